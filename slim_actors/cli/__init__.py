@@ -1,0 +1,5 @@
+"""The command line: ``slim-actors``."""
+
+from slim_actors.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,63 @@
+"""The typer application: one command a module, and one place where errors become exit codes."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from slim_actors.cli.console import complain
+from slim_actors.cli.node import node
+from slim_actors.cli.run import run
+from slim_actors.cli.send import send
+from slim_actors.errors import SlimActorsError
+from slim_actors.exits import exit_code
+from slim_actors.replicas import ReplicaFailed
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="slim-actors",
+    help="Run agents as actors on a SLIM node, and talk to them.",
+    epilog="Exit codes: 0 all well, 1 a message was not answered, 2 wrong input, 3 no node, 4 nobody serves "
+    "the name, 5 a replica kept dying, 6 the endpoint is in use.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(run)
+app.command()(send)
+app.command()(node)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from slim_actors import __version__
+
+        typer.echo(f"slim-actors {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _: bool = typer.Option(False, "--version", help="Print the version.", callback=_version, is_eager=True),
+) -> None:
+    """Run agents as actors on a SLIM node, and talk to them."""
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except ReplicaFailed as error:
+        complain(str(error))
+        sys.exit(error.exit)
+    except SlimActorsError as error:
+        complain(str(error))
+        sys.exit(exit_code(error))
+    except BrokenPipeError:
+        # Whoever read the output has seen enough.
+        sys.stderr.close()
+        sys.exit(0)

@@ -1,0 +1,112 @@
+"""``slim-actors run``: replicas of an agent, as supervised processes."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import Annotated
+
+import typer
+
+from slim_actors.cli.console import line
+from slim_actors.cli.options import EndpointOption, SecretOption
+from slim_actors.cli.stopping import on_stop_signal
+from slim_actors.endpoints import DEFAULT_ENDPOINT, Endpoint, no_node
+from slim_actors.errors import ConfigurationError, EndpointInUse
+from slim_actors.names import check_name
+from slim_actors.replica import Task
+from slim_actors.replicas import Event, EventKind, Supervisor
+from slim_actors.settings import check_secret, default_endpoint, local_secret
+
+__all__ = ["run"]
+
+_STYLES = {
+    EventKind.JOINED: "green",
+    EventKind.RESTARTED: "green",
+    EventKind.LOST: "bold red",
+    EventKind.STOPPED: "dim",
+}
+
+
+def run(
+    target: Annotated[str, typer.Argument(metavar="FILE[:CLASS]", help="The agent: a file or a module.")],
+    replicas: Annotated[int, typer.Option(envvar="SLIM_ACTORS_REPLICAS", help="How many processes.")] = 1,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            envvar="SLIM_ACTORS_NAME", help="A name other than the agent's own: org/namespace/service."
+        ),
+    ] = None,
+    endpoint: EndpointOption = None,
+    shared_secret: SecretOption = None,
+    mls: Annotated[
+        bool,
+        typer.Option(
+            "--mls/--no-mls",
+            envvar="SLIM_ACTORS_MLS",
+            help="Take messages from end-to-end encrypted sessions only.",
+        ),
+    ] = False,
+) -> None:
+    """Run replicas of an agent until Ctrl-C, and restart those that die.
+
+    With nothing listening at the default endpoint, a SLIM node is started too.
+
+    Examples:
+        slim-actors run agents/echo.py --replicas 3
+
+        slim-actors run my_agents.py:Planner --name acme/prod/planner
+
+        slim-actors run package.module:Agent --endpoint unix:///tmp/slim.sock
+    """
+    if replicas < 1:
+        raise ConfigurationError(f"--replicas is {replicas}, but must be 1 or more.")
+    if name is not None:
+        check_name(name)
+    asyncio.run(
+        _run(
+            target,
+            replicas,
+            name,
+            Endpoint.parse(endpoint or default_endpoint()),
+            shared_secret,
+            require_mls=mls,
+        )
+    )
+
+
+async def _run(
+    target: str, replicas: int, name: str | None, endpoint: Endpoint, secret: str | None, *, require_mls: bool
+) -> None:
+    async with AsyncExitStack() as stack:
+        secret = check_secret(local_secret() if secret is None else secret)
+        if not await endpoint.listening():
+            await _embed(endpoint, stack)
+        task = Task(target, str(endpoint), reports=-1, name=name, require_mls=require_mls)
+        supervisor = Supervisor(task, replicas, secret, _show)
+        on_stop_signal(supervisor.stop)
+        await supervisor.run()
+
+
+async def _embed(endpoint: Endpoint, stack: AsyncExitStack) -> None:
+    if str(endpoint) != DEFAULT_ENDPOINT:
+        raise no_node(endpoint)
+    from slim_actors.transport.node import SlimNode
+
+    node = SlimNode(endpoint)
+    try:
+        await node.start()
+    except EndpointInUse:
+        # Another command was faster: then that one has the node.
+        return
+    stack.push_async_callback(node.stop)
+    line("node", f"nothing listened at {endpoint}, so a SLIM node runs here now")
+
+
+def _show(event: Event) -> None:
+    detail = f" ({event.detail})" if event.detail else ""
+    line(
+        event.kind.value,
+        f"replica {event.replica} {event.address}".rstrip() + detail,
+        style=_STYLES[event.kind],
+    )

@@ -1,0 +1,95 @@
+"""``slim-actors send``: request and reply from the shell."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Annotated, Any
+
+import typer
+
+from slim_actors.cli.console import complain, line
+from slim_actors.cli.options import EndpointOption, SecretOption
+from slim_actors.errors import ConfigurationError, DeliveryError, NoRoute
+from slim_actors.exits import Exit, exit_code
+from slim_actors.routes import Anycast, Unicast
+from slim_actors.runtime import Runtime
+from slim_actors.verbs import DEFAULT_TIMEOUT
+
+__all__ = ["send"]
+
+
+def send(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Who is asked: org/namespace/service.")],
+    message: Annotated[str, typer.Argument(metavar="MESSAGE", help="What is sent.")],
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", envvar="SLIM_ACTORS_JSON", help="The message is JSON; so is what is printed."),
+    ] = False,
+    unicast: Annotated[
+        bool, typer.Option("--unicast", envvar="SLIM_ACTORS_UNICAST", help="Send everything to one replica.")
+    ] = False,
+    mls: Annotated[bool, typer.Option("--mls", envvar="SLIM_ACTORS_MLS", help="Encrypt end to end.")] = False,
+    iterations: Annotated[
+        int, typer.Option(envvar="SLIM_ACTORS_ITERATIONS", help="How many times it is sent.")
+    ] = 1,
+    timeout: Annotated[
+        float, typer.Option(envvar="SLIM_ACTORS_TIMEOUT", help="Seconds to wait for each reply.")
+    ] = DEFAULT_TIMEOUT,
+    endpoint: EndpointOption = None,
+    shared_secret: SecretOption = None,
+) -> None:
+    """Send a message to an agent, and print each reply and who gave it.
+
+    Examples:
+        slim-actors send agntcy/ns/alice hello
+
+        slim-actors send agntcy/ns/alice '{"question": 42}' --json --iterations 6
+
+        slim-actors send agntcy/ns/alice hello --unicast --mls
+    """
+    if iterations < 1:
+        raise ConfigurationError(f"--iterations is {iterations}, but must be 1 or more.")
+    body = _parsed(message) if as_json else message
+    route = Unicast(name, mls=mls) if unicast else Anycast(name, mls=mls)
+    code = asyncio.run(_send(route, body, iterations, timeout, endpoint, shared_secret, as_json=as_json))
+    raise typer.Exit(code)
+
+
+async def _send(
+    route: Anycast | Unicast,
+    body: Any,
+    iterations: int,
+    within: float,
+    endpoint: str | None,
+    secret: str | None,
+    *,
+    as_json: bool,
+) -> Exit:
+    outcome = Exit.OK
+    async with Runtime(endpoint, shared_secret=secret) as runtime:
+        for _ in range(iterations):
+            call = runtime.ask(route, body, timeout=within)
+            try:
+                reply = await call
+            except NoRoute:
+                raise
+            except DeliveryError as error:
+                complain(f"{error}" if call.peer is None else f"{error} (from {call.peer})")
+                outcome = exit_code(error)
+            else:
+                line("reply", f"{_shown(reply, as_json=as_json)}  from {call.peer}")
+    return outcome
+
+
+def _parsed(message: str) -> Any:
+    try:
+        return json.loads(message)
+    except ValueError as error:
+        raise ConfigurationError(f"The message is not JSON, as --json says it is: {error}.") from None
+
+
+def _shown(reply: Any, *, as_json: bool) -> str:
+    if isinstance(reply, str) and not as_json:
+        return reply
+    return json.dumps(reply, default=repr, ensure_ascii=False)

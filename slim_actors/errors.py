@@ -1,0 +1,214 @@
+"""Every error that a user of slim-actors can meet, and how the ones about messages travel.
+
+Two families. Errors of *set-up* (a wrong name, a missing node, a wrong declaration) are raised where the
+mistake is. Errors of *delivery* are the visible outcomes of one message: each has a ``code`` by which it
+travels in an error frame, so that the caller raises the same class that the receiver named.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+__all__ = [
+    "Busy",
+    "Cancelled",
+    "ConfigurationError",
+    "DeclarationError",
+    "DeliveryError",
+    "Denied",
+    "EndpointInUse",
+    "Expired",
+    "MalformedMessage",
+    "NoRoute",
+    "NodeUnreachable",
+    "PeerLost",
+    "RemoteError",
+    "SlimActorsError",
+    "Stopped",
+    "TooLarge",
+    "UnhandledMessage",
+    "UnsupportedVersion",
+]
+
+
+class SlimActorsError(Exception):
+    """The base of every error raised by slim-actors. Its text is one sentence made for a person."""
+
+
+class ConfigurationError(SlimActorsError, ValueError):
+    """A value given by the user cannot be used: a name, an endpoint, a secret, an option, a file."""
+
+
+class DeclarationError(SlimActorsError, TypeError):
+    """An agent class is declared wrongly. Raised where the class is written, or where it is spawned."""
+
+
+class NodeUnreachable(SlimActorsError, ConnectionError):
+    """No SLIM node answers at the endpoint."""
+
+
+class EndpointInUse(SlimActorsError, OSError):
+    """A node cannot listen at the endpoint because something else already does."""
+
+
+class DeliveryError(SlimActorsError):
+    """One message did not get its reply. The subclass says why.
+
+    Attributes:
+        may_have_run: False only where it is certain that no handler saw the message, so that sending it
+            again cannot do its work twice.
+    """
+
+    code: ClassVar[str] = "failed"
+    may_have_run: bool = False
+
+
+class NoRoute(DeliveryError):
+    """Nobody answers to the name: no agent runs under it, or it has another shared secret."""
+
+    code = "no-route"
+
+
+class PeerLost(DeliveryError):
+    """The replica that had the message is gone (it died, froze or was cut off) and gave no outcome."""
+
+    code = "peer-lost"
+    may_have_run = True
+
+
+class Expired(DeliveryError):
+    """The deadline passed before the reply came."""
+
+    code = "expired"
+    may_have_run = True
+
+
+class Busy(DeliveryError):
+    """The receiver cannot take the message now.
+
+    Attributes:
+        retry_after: Seconds after which another try is sensible.
+    """
+
+    code = "busy"
+
+    def __init__(self, message: str, retry_after: float = 0.1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Cancelled(DeliveryError):
+    """The message was cancelled at the receiver before it had an outcome."""
+
+    code = "cancelled"
+    may_have_run = True
+
+
+class Stopped(DeliveryError):
+    """The receiver is stopping and did not start the message; another replica may take it."""
+
+    code = "stopped"
+
+
+class Denied(DeliveryError):
+    """The receiver does not take messages from this caller, or not over this session."""
+
+    code = "denied"
+
+
+class UnhandledMessage(DeliveryError):
+    """The agent has no handler for the type of the message."""
+
+    code = "unhandled"
+
+
+class MalformedMessage(DeliveryError):
+    """The message, or its reply, cannot be read as the type that was declared."""
+
+    code = "malformed"
+
+
+class TooLarge(DeliveryError):
+    """The message, or its reply, has more bytes than one message may have."""
+
+    code = "too-large"
+
+
+class UnsupportedVersion(DeliveryError):
+    """The peer speaks a version of the wire format that this one does not."""
+
+    code = "version"
+
+
+class RemoteError(DeliveryError):
+    """The handler raised. The text names the remote exception and its message.
+
+    Attributes:
+        remote_type: The name of the exception class at the agent, for example ``"ValueError"``.
+        remote_message: The text of that exception.
+    """
+
+    code = "failed"
+    may_have_run = True
+
+    def __init__(self, message: str, *, remote_type: str = "", remote_message: str = "") -> None:
+        super().__init__(message)
+        self.remote_type = remote_type
+        self.remote_message = remote_message
+
+    @classmethod
+    def of(cls, error: BaseException) -> RemoteError:
+        """Describe the exception of a handler so that it can travel."""
+        remote_type, text = type(error).__name__, str(error)
+        return cls(
+            f"{remote_type}: {text}" if text else remote_type, remote_type=remote_type, remote_message=text
+        )
+
+
+_BY_CODE: dict[str, type[DeliveryError]] = {
+    cls.code: cls
+    for cls in (
+        NoRoute,
+        PeerLost,
+        Expired,
+        Busy,
+        Cancelled,
+        Stopped,
+        Denied,
+        UnhandledMessage,
+        MalformedMessage,
+        TooLarge,
+        UnsupportedVersion,
+        RemoteError,
+    )
+}
+
+
+def to_wire(error: DeliveryError) -> tuple[str, str, dict[str, Any] | None]:
+    """Give the code, the text and the details by which an error travels in a frame."""
+    detail: dict[str, Any] | None = None
+    if isinstance(error, RemoteError):
+        detail = {"type": error.remote_type, "message": error.remote_message}
+    elif isinstance(error, Busy):
+        detail = {"retry_after": error.retry_after}
+    return error.code, str(error), detail
+
+
+def from_wire(code: str, message: str, detail: dict[str, Any] | None) -> DeliveryError:
+    """Make the error that a frame describes; an unknown code becomes a plain `DeliveryError`.
+
+    The details come from a peer, so nothing in them is trusted to be there or to have the right type.
+    """
+    detail = detail or {}
+    match _BY_CODE.get(code, DeliveryError):
+        case cls if cls is RemoteError:
+            return RemoteError(
+                message,
+                remote_type=str(detail.get("type", "")),
+                remote_message=str(detail.get("message", "")),
+            )
+        case cls if cls is Busy:
+            retry_after = detail.get("retry_after")
+            return Busy(message, float(retry_after) if isinstance(retry_after, int | float) else 0.1)
+        case cls:
+            return cls(message)

@@ -1,0 +1,49 @@
+"""The exit codes of every command, in one place."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from slim_actors.errors import (
+    ConfigurationError,
+    DeclarationError,
+    EndpointInUse,
+    NodeUnreachable,
+    NoRoute,
+    SlimActorsError,
+)
+
+__all__ = ["Exit", "exit_code"]
+
+
+class Exit(IntEnum):
+    """How a command ended."""
+
+    OK = 0
+    """All went well; also after Ctrl-C or SIGTERM, when everything was drained."""
+    FAILED = 1
+    """A message was not answered."""
+    USAGE = 2
+    """What the user gave cannot be used: an option, a name, a secret, a file, an agent class."""
+    NO_NODE = 3
+    """No SLIM node answers at the endpoint."""
+    NO_ROUTE = 4
+    """Nobody serves the name, or only with another secret."""
+    GAVE_UP = 5
+    """A replica ended again and again."""
+    IN_USE = 6
+    """Something else listens at the endpoint."""
+
+
+_CODES: tuple[tuple[type[SlimActorsError], Exit], ...] = (
+    (NoRoute, Exit.NO_ROUTE),
+    (NodeUnreachable, Exit.NO_NODE),
+    (EndpointInUse, Exit.IN_USE),
+    (ConfigurationError, Exit.USAGE),
+    (DeclarationError, Exit.USAGE),
+)
+
+
+def exit_code(error: SlimActorsError) -> Exit:
+    """Give the exit code for an error."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), Exit.FAILED)

@@ -1,0 +1,251 @@
+"""The agent's end of its sessions: frames become envelopes in the mailbox, outcomes become frames."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from slim_actors import wire
+from slim_actors.agent import Handler
+from slim_actors.cell import Cell
+from slim_actors.errors import (
+    Busy,
+    DeliveryError,
+    Denied,
+    MalformedMessage,
+    RemoteError,
+    TooLarge,
+    UnhandledMessage,
+    to_wire,
+)
+from slim_actors.link import Link, Pulse
+from slim_actors.mailbox import Envelope, State
+from slim_actors.outcomes import Outcomes
+from slim_actors.transport.base import Payload, Port, Session, SessionClosed
+from slim_actors.verbs import DEFAULT_TIMEOUT
+
+__all__ = ["WINDOW", "Inbound"]
+
+WINDOW = 1024
+"""Messages that each caller may have under way which the mailbox has not accepted yet."""
+
+_CREDIT_EVERY = WINDOW // 4
+_RETRY_AFTER = 0.1
+
+
+class Inbound:
+    """Accepts the sessions of one instance.
+
+    Args:
+        port: Where callers find the instance.
+        cell: Who handles the messages.
+        pulse: Who watches whether callers are alive.
+    """
+
+    def __init__(self, port: Port, cell: Cell, pulse: Pulse) -> None:
+        self._port = port
+        self._cell = cell
+        self._pulse = pulse
+        self._outcomes = Outcomes()
+        self._conversations: set[_Conversation] = set()
+        self._acceptor = asyncio.create_task(self._accept(), name=f"accept {port.address}")
+
+    async def flush(self) -> None:
+        """Wait until all outcomes so far have been handed to the network."""
+        await asyncio.gather(*(conversation.link.flush() for conversation in self._conversations))
+
+    async def close(self) -> None:
+        """End all conversations, and accept no more."""
+        self._acceptor.cancel()
+        await asyncio.wait([self._acceptor])
+        await asyncio.gather(*(conversation.link.close() for conversation in list(self._conversations)))
+
+    async def _accept(self) -> None:
+        while True:
+            try:
+                session = await self._port.accept()
+            except SessionClosed:
+                return
+            self._conversations.add(
+                _Conversation(session, self._cell, self._outcomes, self._pulse, self._conversations)
+            )
+
+
+class _Conversation:
+    """One caller's session."""
+
+    def __init__(
+        self,
+        session: Session,
+        cell: Cell,
+        outcomes: Outcomes,
+        pulse: Pulse,
+        conversations: set[_Conversation],
+    ) -> None:
+        self._cell = cell
+        self._outcomes = outcomes
+        self._conversations = conversations
+        self._open: dict[int, Envelope] = {}
+        self._received = 0
+        self._taken = 0
+        self._credited = 0
+        self._plain = _PlainOrigin(self)
+        self.link = Link(session, self, pulse)
+        if session.framed:
+            self.link.send(wire.Hello(wire.VERSION, WINDOW, cell.declaration.idempotent))
+
+    @property
+    def busy(self) -> bool:
+        """See `LinkOwner.busy`: a caller that is gone must not keep handlers running."""
+        return bool(self._open)
+
+    def frame(self, frame: wire.Frame) -> None:
+        """See `LinkOwner.frame`."""
+        match frame:
+            case wire.Ask() | wire.Tell():
+                self._message(frame)
+            case wire.Cancel():
+                envelope = self._open.get(frame.id)
+                if envelope is not None:
+                    self._cell.cancel(envelope)
+            case _:
+                pass
+
+    def problem(self, problem: wire.Problem) -> None:
+        """See `LinkOwner.problem`."""
+        self.link.send(
+            wire.Error(problem.id, MalformedMessage.code, f"A frame cannot be read: {problem.reason}.")
+        )
+
+    def plain(self, payload: Payload) -> None:
+        """See `LinkOwner.plain`: a peer without our wire format is answered in plain bytes."""
+        untyped = self._cell.declaration.untyped
+        self._receive(
+            Envelope(
+                self._received, payload.data, untyped, self.link.peer, _expires(DEFAULT_TIMEOUT), self._plain
+            )
+        )
+
+    def closed(self, reason: str) -> None:
+        """See `LinkOwner.closed`: nobody waits any more for what this caller asked."""
+        del reason
+        self._conversations.discard(self)
+        for envelope in list(self._open.values()):
+            self._cell.cancel(envelope)
+
+    def accepted(self, envelope: Envelope) -> None:
+        """See `Origin.accepted`."""
+        self.taken()
+        if not envelope.wants_reply and envelope.state is State.WAITING:
+            # From here on the message is the agent's: neither its caller's end nor its cancel concerns it.
+            self._open.pop(envelope.id, None)
+            self._outcomes.end(envelope, self.link.send(wire.Accepted([envelope.id])))
+
+    def replied(self, envelope: Envelope, value: Any) -> None:
+        """See `Origin.replied`."""
+        if not envelope.wants_reply:
+            return
+        self._open.pop(envelope.id, None)
+        try:
+            frame = self.link.send(wire.Reply(envelope.id, value))
+        except TooLarge as error:
+            frame = self._error(envelope.id, error)
+        except Exception as error:  # noqa: BLE001 (encoding runs code of the user's classes)
+            frame = self._error(envelope.id, RemoteError.of(TypeError(f"the reply cannot be sent: {error}")))
+        self._outcomes.end(envelope, frame)
+
+    def failed(self, envelope: Envelope, error: DeliveryError) -> None:
+        """See `Origin.failed`."""
+        if self._open.pop(envelope.id, None) is None:
+            return
+        if not envelope.was_accepted:
+            self.taken()
+        self._outcomes.end(envelope, self._error(envelope.id, error))
+
+    def taken(self) -> None:
+        """Count a message that no longer waits at the door; the caller gets credit for the next ones."""
+        self._taken += 1
+        if self._taken - self._credited >= _CREDIT_EVERY and self.link.framed:
+            self._credited = self._taken
+            self.link.send(wire.Credit(self._taken))
+
+    def _message(self, frame: wire.Ask | wire.Tell) -> None:
+        seen = self._outcomes.find(self.link.peer, frame.id)
+        if isinstance(seen, bytes):
+            self.link.send_encoded(seen)
+        elif seen is not None:
+            # Sent again while it is under way: its outcome goes to where it was sent from last.
+            seen.origin = self
+            self._open[frame.id] = seen
+        else:
+            found = self._cell.declaration.find(frame.type)
+            envelope = Envelope(frame.id, None, found, self.link.peer, _expires(frame.ttl), self)
+            envelope.wants_reply = isinstance(frame, wire.Ask)
+            self._outcomes.begin(envelope)
+            self._open[frame.id] = envelope
+            self._receive(envelope, frame)
+
+    def _receive(self, envelope: Envelope, frame: wire.Ask | wire.Tell | None = None) -> None:
+        self._received += 1
+        found: Handler | None = envelope.handler
+        accepts = self._cell.declaration.accepts
+        if self._cell.agent.require_mls and not self.link.mls:
+            envelope.fail(
+                Denied("This agent takes messages from end-to-end encrypted sessions only (mls=True).")
+            )
+        elif self._received - self._taken > 2 * WINDOW:
+            envelope.fail(Busy(f"{2 * WINDOW} messages of this caller wait already.", _RETRY_AFTER))
+        elif found is None and frame is not None:
+            envelope.fail(
+                UnhandledMessage(f"There is no handler for {frame.type}; this agent takes {accepts}.")
+            )
+        elif found is None:
+            envelope.fail(UnhandledMessage(f"This agent does not take plain bytes; it takes {accepts}."))
+        else:
+            try:
+                if frame is not None:
+                    envelope.message = found.read(frame.body, frame.type)
+            except MalformedMessage as error:
+                envelope.fail(error)
+            else:
+                self._cell.deliver(envelope)
+
+    def _error(self, message_id: int, error: DeliveryError) -> bytes:
+        return self.link.send(wire.Error(message_id, *to_wire(error)))
+
+
+class _PlainOrigin:
+    """Where the outcomes of plain messages go: back as plain bytes, in the order of the messages."""
+
+    def __init__(self, conversation: _Conversation) -> None:
+        self._conversation = conversation
+
+    def accepted(self, envelope: Envelope) -> None:
+        """See `Origin.accepted`."""
+        del envelope
+        self._conversation.taken()
+
+    def replied(self, envelope: Envelope, value: Any) -> None:
+        """See `Origin.replied`."""
+        try:
+            self._conversation.link.send_plain(_plain(value))
+        except Exception as error:  # noqa: BLE001 (encoding runs code of the user's classes)
+            self.failed(envelope, RemoteError.of(error))
+
+    def failed(self, envelope: Envelope, error: DeliveryError) -> None:
+        """See `Origin.failed`."""
+        if not envelope.was_accepted:
+            self._conversation.taken()
+        self._conversation.link.send_plain(f"error: {error}".encode())
+
+
+def _plain(value: Any) -> bytes:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    return value.encode() if isinstance(value, str) else msgspec.json.encode(value)
+
+
+def _expires(seconds: float) -> float:
+    return asyncio.get_running_loop().time() + seconds

@@ -1,0 +1,128 @@
+"""Finds the agent class that a user named: ``FILE``, ``FILE:Class``, ``module`` or ``module:Class``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+from slim_actors.agent import Agent
+from slim_actors.errors import ConfigurationError, SlimActorsError
+
+__all__ = ["load_agent"]
+
+
+def load_agent(target: str) -> type[Agent]:
+    """Import what the target names and give the agent class in it.
+
+    A file is loaded as ``python FILE`` would: its folder comes first on the import path, then the current
+    one.
+
+    Raises:
+        ConfigurationError: The file is missing, does not parse, fails on import, has no agent, or has
+            several and none is named.
+
+    Example:
+        .. code-block:: python
+
+            load_agent("agents/echo.py:Echo")
+    """
+    place, _, class_name = target.partition(":")
+    is_file = place.endswith(".py") or "/" in place or Path(place).is_file()
+    module = _guarded(_from_file if is_file else _from_name, place)
+    return _named(module, class_name, place) if class_name else _only(module, place)
+
+
+def _from_file(place: str) -> ModuleType:
+    path = Path(place).resolve()
+    if not path.is_file():
+        raise ConfigurationError(f"There is no file {place}.")
+    package: list[str] = []
+    folder = path.parent
+    while (folder / "__init__.py").is_file():
+        package.insert(0, folder.name)
+        folder = folder.parent
+    _search(folder, Path.cwd())
+    if package:
+        return importlib.import_module(".".join([*package, path.stem]))
+    # A file called like a module that is loaded already (random.py) must not take that one's place.
+    name = path.stem if path.stem not in sys.modules else f"{path.parent.name}.{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ConfigurationError(f"{place} is not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _from_name(place: str) -> ModuleType:
+    _search(Path.cwd())
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (place == error.name or place.startswith(error.name + ".")):
+            raise ConfigurationError(f"There is no file and no module {place}.") from None
+        raise
+
+
+def _search(*folders: Path) -> None:
+    for folder in reversed(folders):
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
+
+
+def _guarded(load: object, place: str) -> ModuleType:
+    assert callable(load), "a loader is a function"
+    try:
+        module = load(place)
+    except SlimActorsError:
+        raise
+    except SyntaxError as error:
+        raise ConfigurationError(
+            f"{error.filename}, line {error.lineno}, does not parse: {error.msg}."
+        ) from None
+    except Exception as error:  # noqa: BLE001 (a user's module may raise anything)
+        frames = traceback.extract_tb(error.__traceback__)
+        where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else place
+        raise ConfigurationError(
+            f"{place} fails on import with {type(error).__name__}: {error} ({where})."
+        ) from None
+    assert isinstance(module, ModuleType), "a loader gives a module"
+    return module
+
+
+def _named(module: ModuleType, class_name: str, place: str) -> type[Agent]:
+    found = getattr(module, class_name, None)
+    if found is None:
+        raise ConfigurationError(f"{place} has no {class_name}; it has {_list(_agents(module))}.")
+    if not (isinstance(found, type) and issubclass(found, Agent)):
+        raise ConfigurationError(
+            f"{class_name} in {place} is not an agent: derive it from slim_actors.Agent."
+        )
+    return found
+
+
+def _only(module: ModuleType, place: str) -> type[Agent]:
+    agents = _agents(module)
+    if not agents:
+        raise ConfigurationError(
+            f"{place} has no agent: declare a class that derives from slim_actors.Agent."
+        )
+    if len(agents) > 1:
+        raise ConfigurationError(
+            f"{place} has several agents ({_list(agents)}): name one, as in {place}:{agents[0].__name__}."
+        )
+    return agents[0]
+
+
+def _agents(module: ModuleType) -> list[type[Agent]]:
+    found = (value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Agent))
+    return [cls for cls in dict.fromkeys(found) if cls.__module__ == module.__name__]
+
+
+def _list(agents: list[type[Agent]]) -> str:
+    return ", ".join(cls.__name__ for cls in agents) or "no agent"

@@ -1,0 +1,146 @@
+"""Messages: what users declare, what their types are called on the wire, and how bodies become objects.
+
+A typed message is an instance of a class (attrs, dataclass, msgspec Struct). Plain values (str, bytes,
+numbers, bool, None, list, dict) travel as they are. Bytes become objects only of the type that the reader
+declares.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, ForwardRef, Generic, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+import msgspec.inspect
+
+from slim_actors.errors import MalformedMessage
+
+__all__ = ["Body", "Request", "body_of", "reply_body", "reply_type", "same_type", "type_name"]
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Request(Generic[R_co]):
+    """The base of a message that is answered with an ``R``; type checkers then know what ask gives back.
+
+    Example:
+        >>> from attrs import frozen
+        >>> @frozen
+        ... class Say(Request[str]):
+        ...     text: str
+        >>> reply_type(Say)
+        <class 'str'>
+    """
+
+    __slots__ = ()
+
+
+_PLAIN = (str, bytes, int, float, bool, type(None), list, dict)
+_AS_BYTES = (bytearray, memoryview)
+
+# Looked up once a message, so remembered; classes live as long as their program does.
+_names: dict[type[Any], str] = {}
+_reply_bodies: dict[type[Any], Body] = {}
+
+
+def type_name(cls: type[Any]) -> str:
+    """Give the name by which a type is known on the wire: ``str`` and the like, or ``module.Class``.
+
+    A class of the program's main file is named after the file, so that other programs which import that
+    file mean the same class.
+    """
+    name = _names.get(cls)
+    if name is None:
+        module = _main_module() if cls.__module__ == "__main__" else cls.__module__
+        name = _names[cls] = cls.__name__ if cls in _PLAIN else f"{module}.{cls.__qualname__}"
+    return name
+
+
+def _main_module() -> str:
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return str(spec.name).removesuffix(".__main__")
+    file = getattr(main, "__file__", None) or "__main__"
+    return str(file).replace("\\", "/").rpartition("/")[2].removesuffix(".py")
+
+
+def same_type(one: str, other: str) -> bool:
+    """Tell whether two wire names mean one type.
+
+    Module paths are compared from the right and the shorter one decides: a file that is ``agents.echo`` for
+    one program and ``echo`` for another holds the same classes, while ``a.Say`` and ``b.Say`` differ.
+    """
+    shorter, longer = sorted((one, other), key=len)
+    return shorter == longer or longer.endswith("." + shorter)
+
+
+def body_of(message: object) -> tuple[str, Any]:
+    """Give the wire name and the body of a message."""
+    if isinstance(message, _AS_BYTES):
+        return "bytes", bytes(message)
+    if isinstance(message, tuple):
+        return "list", message
+    return type_name(type(message)), message
+
+
+def reply_type(cls: type[Any]) -> Any:
+    """Give the ``R`` of a ``Request[R]`` class; Any for every other class."""
+    for base in cls.__mro__:
+        for origin in getattr(base, "__orig_bases__", ()):
+            if get_origin(origin) is Request:
+                (reply,) = get_args(origin)
+                return _resolve(reply, base)
+    return Any
+
+
+def _resolve(reply: Any, owner: type) -> Any:
+    if isinstance(reply, ForwardRef):
+
+        def scope() -> None: ...
+
+        scope.__annotations__ = {"return": reply}
+        reply = get_type_hints(scope, vars(sys.modules[owner.__module__]))["return"]
+    return Any if isinstance(reply, TypeVar) else reply
+
+
+class Body:
+    """Reads raw bodies as one declared type, and nothing else.
+
+    Args:
+        declared: The type; Any reads plain values and never builds an object of a class.
+
+    Raises:
+        TypeError: The type is not one that msgspec can read.
+    """
+
+    __slots__ = ("_decoder", "declared")
+
+    def __init__(self, declared: Any) -> None:
+        if isinstance(msgspec.inspect.type_info(declared), msgspec.inspect.CustomType):
+            raise TypeError(f"{declared!r} is no attrs class, dataclass, Struct or plain type")
+        self.declared = declared
+        self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(declared)
+
+    def read(self, raw: bytes | msgspec.Raw, what: str) -> Any:
+        """Read a body.
+
+        Raises:
+            MalformedMessage: It is not of the declared type; the text says where.
+        """
+        try:
+            return self._decoder.decode(raw)
+        except msgspec.ValidationError as error:
+            raise MalformedMessage(f"{what} does not fit its declaration: {error}.") from None
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise MalformedMessage(f"{what} cannot be read: {error}.") from None
+        except Exception as error:  # noqa: BLE001 (a validator or converter of the user's class raised it)
+            raise MalformedMessage(f"{what} was refused with {type(error).__name__}: {error}.") from None
+
+
+def reply_body(cls: type[Any]) -> Body:
+    """Give the reader for replies to messages of this class."""
+    body = _reply_bodies.get(cls)
+    if body is None:
+        body = _reply_bodies[cls] = Body(reply_type(cls))
+    return body

@@ -1,0 +1,103 @@
+"""The caller's end of a session with a peer that speaks plain bytes.
+
+Such a peer gives no ids back, so there is one message under way at a time, and the next payload is its
+answer. After a time-out that rule no longer holds (the late answer would be taken for the next one's), so
+the conversation ends there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from slim_actors import wire
+from slim_actors.errors import MalformedMessage, PeerLost
+from slim_actors.link import Link, Pulse
+from slim_actors.names import Address
+from slim_actors.routing.peer import Outgoing
+from slim_actors.transport.base import Payload, Session
+
+__all__ = ["PlainPeer"]
+
+
+class PlainPeer:
+    """One replica that speaks plain bytes. See `Peer`, of which this has the same methods."""
+
+    def __init__(self, session: Session, pulse: Pulse) -> None:
+        self._turn = asyncio.Lock()
+        self._answer: asyncio.Future[bytes] | None = None
+        self._loss: str | None = None
+        self._link = Link(session, self, pulse)
+
+    @property
+    def address(self) -> Address:
+        """Who it is."""
+        return self._link.peer
+
+    @property
+    def busy(self) -> bool:
+        """See `LinkOwner.busy`."""
+        return self._answer is not None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing can be sent to it any more."""
+        return self._loss is not None
+
+    async def deliver(self, message: Outgoing) -> bytes | None:
+        """Send bytes and wait for the next payload."""
+        data = _bytes_of(message.body)
+        async with self._turn:
+            if self.is_lost:
+                raise self.lost(may_have_run=False)
+            if not message.wants_reply:
+                self._link.send_plain(data)
+                return None
+            self._answer = asyncio.get_running_loop().create_future()
+            self._link.send_plain(data)
+            try:
+                return await self._answer
+            except asyncio.CancelledError:
+                self._link.end("an answer in plain bytes was not waited for")
+                raise
+            finally:
+                self._answer = None
+
+    def resend(self) -> None:
+        """Do nothing: a peer that knows no ids would take it for another message."""
+
+    async def close(self) -> None:
+        """End the conversation."""
+        await self._link.close()
+
+    def frame(self, frame: wire.Frame) -> None:
+        """See `LinkOwner.frame`: such a peer sends none."""
+
+    def problem(self, problem: wire.Problem) -> None:
+        """See `LinkOwner.problem`: such a peer sends none."""
+
+    def plain(self, payload: Payload) -> None:
+        """See `LinkOwner.plain`."""
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(payload.data)
+
+    def closed(self, reason: str) -> None:
+        """See `LinkOwner.closed`."""
+        self._loss = f"{self.address} is lost: {reason}."
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(self.lost(may_have_run=True))
+
+    def lost(self, *, may_have_run: bool) -> PeerLost:
+        """Make the error that says so."""
+        error = PeerLost(self._loss or f"{self.address} is lost.")
+        error.may_have_run = may_have_run
+        return error
+
+
+def _bytes_of(body: object) -> bytes:
+    if isinstance(body, str):
+        return body.encode()
+    if isinstance(body, bytes):
+        return body
+    raise MalformedMessage(
+        f"A peer that speaks plain bytes can be sent bytes or str, not {type(body).__name__}."
+    )

@@ -1,0 +1,208 @@
+"""The runtime: the front door. It connects to a node, runs agents, and sends messages."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Self
+
+from attrs import define
+
+from slim_actors.cell import Cell, Factory, make
+from slim_actors.endpoints import Endpoint, no_node
+from slim_actors.errors import ConfigurationError, DeclarationError, EndpointInUse
+from slim_actors.inbound import Inbound
+from slim_actors.link import Pulse
+from slim_actors.names import Address, check_name
+from slim_actors.routes import Unicast
+from slim_actors.routing.router import Router
+from slim_actors.settings import default_endpoint, local_secret
+from slim_actors.verbs import DEFAULT_TIMEOUT, Verbs
+
+if TYPE_CHECKING:
+    from slim_actors.transport.base import Port, Transport
+
+__all__ = ["Ref", "Runtime"]
+
+
+@define(eq=False)
+class Ref:
+    """One running instance of an agent.
+
+    Attributes:
+        address: Its name and its id.
+    """
+
+    address: Address
+    _cell: Cell
+    _inbound: Inbound
+    _router: Router
+    _port: Port
+
+    @property
+    def route(self) -> Unicast:
+        """The route to exactly this instance."""
+        return Unicast(self.address.name, instance=self.address.instance)
+
+    async def stop(self, drain: float = 8.0) -> None:
+        """Stop the instance: nobody finds it any more, what it accepted is finished, then it ends.
+
+        Args:
+            drain: Seconds that the messages it has accepted may take; the rest is handed back.
+        """
+        await self._port.withdraw()
+        await self._cell.drain(drain)
+        await self._inbound.flush()
+        await self._cell.stop()
+        await self._inbound.close()
+        await self._router.close()
+        await self._port.close()
+
+
+class Runtime(Verbs):
+    """Runs agents on a SLIM node, and sends messages to agents anywhere on it. Use it with ``async with``.
+
+    Args:
+        endpoint: The node: ``http://host:port``, ``ws://host:port`` or ``unix:///path``. By default what
+            ``SLIM_ENDPOINT`` says, else ``http://127.0.0.1:46357``.
+        name: The SLIM name under which this runtime itself sends.
+        shared_secret: The secret that agents and callers share, 32 bytes at least. By default what
+            ``SLIM_SHARED_SECRET`` says, else the random one in the user's config folder.
+        embed_node: Start a node in this process if nothing listens at the endpoint.
+        lost_after: Seconds without a sign of life after which a peer that owes something is lost.
+
+    Raises:
+        ConfigurationError: A value is wrong: at once, or on entering.
+        NodeUnreachable: On entering: no node listens at the endpoint.
+
+    Example:
+        .. code-block:: python
+
+            async with Runtime() as runtime:
+                print(await runtime.ask(Anycast("agntcy/ns/alice"), "hello"))
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        *,
+        name: str = "slim-actors/local/runtime",
+        shared_secret: str | None = None,
+        embed_node: bool = False,
+        lost_after: float = 3.0,
+    ) -> None:
+        self._endpoint = Endpoint.parse(endpoint or default_endpoint())
+        self._name = check_name(name)
+        self._secret = shared_secret
+        self._embed = embed_node
+        if not lost_after > 0:
+            raise ConfigurationError(
+                f"lost_after is {lost_after!r}, but must be a number of seconds above 0."
+            )
+        self._lost_after = lost_after
+        self._stack = AsyncExitStack()
+        self._refs: list[Ref] = []
+        self._own: asyncio.Future[Router] | None = None
+        self._transport: Transport
+        self._pulse: Pulse
+
+    @property
+    def endpoint(self) -> str:
+        """Where the node is."""
+        return str(self._endpoint)
+
+    async def __aenter__(self) -> Self:
+        # Here, not at the top: a program that only declares agents need not load the bindings.
+        from slim_actors.transport.slim import SlimTransport
+
+        secret = local_secret() if self._secret is None else self._secret
+        self._transport = SlimTransport(self._endpoint, secret)
+        self._stack.push_async_callback(self._transport.close)
+        if not await self._endpoint.listening():
+            if not self._embed:
+                raise no_node(self._endpoint)
+            await self._start_node()
+        self._pulse = Pulse(self._transport, self._lost_after)
+        self._stack.push_async_callback(self._pulse.stop)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def stop(self, drain: float = 8.0) -> None:
+        """Stop every agent and leave the node. Does nothing the second time.
+
+        Args:
+            drain: Seconds that accepted messages may take, as in `Ref.stop`.
+        """
+        refs, self._refs = self._refs, []
+        try:
+            await asyncio.gather(*(ref.stop(drain) for ref in refs))
+            if self._own is not None:
+                await (await self._own).close()
+        finally:
+            await self._stack.aclose()
+
+    async def spawn(self, agent: Factory, *, name: str | None = None) -> Ref:
+        """Start one instance of an agent; returns when it can be found by its name.
+
+        Args:
+            agent: The agent class, or a function that makes a fresh instance.
+            name: A name other than the one that the class declares.
+
+        Raises:
+            DeclarationError: The agent cannot be made, has no handlers, or has no name.
+            ConfigurationError: The name has not three parts.
+            NodeUnreachable: The node is away.
+            Exception: Whatever the agent's ``started`` raises.
+
+        Example:
+            .. code-block:: python
+
+                ref = await runtime.spawn(Echo)
+                await runtime.ask(ref.route, "hello")
+        """
+        instance = make(agent)
+        name = name or type(instance).__declaration__.name
+        if name is None:
+            raise DeclarationError(
+                f"{type(instance).__name__} has no name: write class {type(instance).__name__}"
+                f'(Agent, name="org/namespace/service"), or give one when it is started.'
+            )
+        port = await self._transport.open(check_name(name))
+        router = Router(self._transport, port, self._pulse)
+        try:
+            cell = Cell(instance, router)
+            await cell.start()
+        except BaseException:
+            await router.close()
+            await port.close()
+            raise
+        ref = Ref(port.address, cell, Inbound(port, cell, self._pulse), router, port)
+        self._refs.append(ref)
+        return ref
+
+    async def _sender(self) -> Router:
+        if self._own is None:
+            self._own = asyncio.ensure_future(self._open_own())
+        if not self._own.done():
+            await asyncio.shield(self._own)
+        return self._own.result()
+
+    async def _open_own(self) -> Router:
+        port = await self._transport.open(self._name)
+        return Router(self._transport, port, self._pulse)
+
+    def _expires(self, timeout: float | None) -> float:
+        return asyncio.get_running_loop().time() + (DEFAULT_TIMEOUT if timeout is None else timeout)
+
+    async def _start_node(self) -> None:
+        from slim_actors.transport.node import SlimNode
+
+        node = SlimNode(self._endpoint)
+        try:
+            await node.start()
+        except EndpointInUse:
+            # Somebody else was faster: then that is the node.
+            return
+        self._stack.push_async_callback(node.stop)

@@ -1,0 +1,1 @@
+"""Transports: how payloads get from one process to another. Everything above speaks `base` only."""

@@ -1,0 +1,47 @@
+"""The only module that imports `slim_bindings`: the rest of this room gets them from here, set up and mended.
+
+The bindings are told no event loop: then each call uses the loop that it runs on. (A loop that was told stays
+in use after it is closed, in either of their two generated modules.)
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from functools import cache
+
+import slim_bindings as slim
+from slim_bindings._slim_bindings import slim_bindings as _core
+from slim_bindings._slim_bindings import slim_rpc as _rpc
+
+from slim_actors.transport.lowering import copy_in_blocks
+from slim_actors.transport.sockets import NoDelay
+
+__all__ = ["innermost", "new_service", "no_delay", "slim"]
+
+no_delay = NoDelay()
+"""For every socket of this process, whoever opened it."""
+
+_services = itertools.count()
+
+
+@cache
+def _initialise() -> None:
+    # "error" is the quietest level that the bindings accept; the filter is what silences them. RUST_LOG
+    # still overrules both, for whoever wants to look inside.
+    quiet = slim.new_tracing_config_with("error", False, False, ["off"])  # noqa: FBT003
+    slim.initialize_with_configs(slim.new_runtime_config(), quiet, [slim.new_service_config()])
+    copy_in_blocks(_core)
+    copy_in_blocks(_rpc)
+
+
+def new_service() -> slim.Service:
+    """Make a service, which is what connections, apps and listeners belong to."""
+    _initialise()
+    return slim.create_service(f"slim-actors-{os.getpid()}-{next(_services)}")
+
+
+def innermost(error: slim.SlimError) -> str:
+    """Give the last cause in the text of an error; those around it say only through where it came."""
+    text = str(getattr(error, "message", "") or error)
+    return text.rpartition("-> ")[2].strip()

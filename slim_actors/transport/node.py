@@ -1,0 +1,69 @@
+"""A SLIM node inside this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from slim_actors.endpoints import Endpoint
+from slim_actors.errors import ConfigurationError, EndpointInUse
+from slim_actors.transport.bindings import innermost, new_service, no_delay, slim
+
+__all__ = ["SlimNode"]
+
+_CLOSE_WITHIN = 1.0
+_IN_USE = "Something already listens at {}: stop it, or give another --endpoint."
+
+
+class SlimNode:
+    """A SLIM node inside this process.
+
+    Args:
+        endpoint: Where it listens. Only ``http://``, ``ws://`` and ``unix://`` are plain; the others need
+            certificates.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self._service: slim.Service | None = None
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            EndpointInUse: Something else already listens there.
+            ConfigurationError: It is no place to listen at.
+        """
+        endpoint = self.endpoint
+        if endpoint.scheme in ("https", "wss"):
+            raise ConfigurationError(
+                f"A node at {endpoint} needs a certificate, which cannot be given yet: use http:// or unix://."
+            )
+        if endpoint.scheme == "unix":
+            if await endpoint.listening():
+                raise EndpointInUse(_IN_USE.format(endpoint))
+            # A node that was killed leaves its socket file behind, and the next one cannot bind to it.
+            endpoint.remove_socket()
+        service = new_service()
+        try:
+            await service.run_server_async(slim.new_insecure_server_config(endpoint.to_listen()))
+        except slim.SlimError as error:
+            if "in use" in str(error):
+                raise EndpointInUse(_IN_USE.format(endpoint)) from None
+            raise ConfigurationError(f"No node can listen at {endpoint}: {innermost(error)}.") from None
+        # Accepted sockets inherit the option from the listener.
+        no_delay.apply()
+        self._service = service
+
+    async def stop(self) -> None:
+        """Stop listening, in the way that lets clients reconnect later."""
+        service, self._service = self._service, None
+        if service is None:
+            return
+        with contextlib.suppress(slim.SlimError):
+            service.stop_server(self.endpoint.to_listen())
+        with contextlib.suppress(slim.SlimError, TimeoutError):
+            async with asyncio.timeout(_CLOSE_WITHIN):
+                await service.shutdown_async()
+        if self.endpoint.scheme == "unix":
+            self.endpoint.remove_socket()

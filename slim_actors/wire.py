@@ -1,0 +1,223 @@
+"""The wire: what travels in one SLIM payload.
+
+A payload whose type is `PAYLOAD_TYPE` carries a *batch*: a MessagePack array of frames. A frame is an array
+whose first element says which one it is. ``docs/wire.md`` is the full description for other languages; the
+numbers there and the classes here are the same thing.
+
+Nothing here builds an object of a user's type: bodies stay raw bytes until a handler that declares a type
+asks for them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+__all__ = [
+    "PAYLOAD_TYPE",
+    "VERSION",
+    "Accepted",
+    "Ask",
+    "Batch",
+    "Cancel",
+    "Credit",
+    "Error",
+    "Frame",
+    "Hello",
+    "Ping",
+    "Problem",
+    "Reply",
+    "Tell",
+    "decode_batch",
+    "encode_frame",
+    "is_ours",
+    "join",
+    "version_of",
+]
+
+VERSION = 1
+PAYLOAD_TYPE = f"slim-actors/{VERSION}"
+_PREFIX = "slim-actors/"
+
+Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+Seconds = Annotated[float, Meta(ge=0.0)]
+
+
+class _Frame(Struct, array_like=True, tag_field="frame", frozen=True, gc=False):
+    pass
+
+
+class Ask(_Frame, tag=1, frozen=True):
+    """A message that wants one reply."""
+
+    id: Id
+    type: str
+    body: Raw
+    ttl: Seconds
+    """Seconds until the caller's deadline. A duration, not a time of day: clocks of machines differ."""
+    context: dict[str, Any] | None = None
+    """What travels along through every hop, for instance a trace."""
+
+
+class Tell(_Frame, tag=2, frozen=True):
+    """A message that wants to know only that the mailbox accepted it."""
+
+    id: Id
+    type: str
+    body: Raw
+    ttl: Seconds
+    context: dict[str, Any] | None = None
+
+
+class Reply(_Frame, tag=3, frozen=True):
+    """The value that the handler returned."""
+
+    id: Id
+    body: Raw
+
+
+class Error(_Frame, tag=4, frozen=True):
+    """The message with this id ended without a reply; id 0 is about the payload as a whole."""
+
+    id: Id
+    code: str
+    message: str
+    detail: dict[str, Any] | None = None
+
+
+class Accepted(_Frame, tag=5, frozen=True):
+    """The mailbox has accepted these tells."""
+
+    ids: list[Id]
+
+
+class Credit(_Frame, tag=6, frozen=True):
+    """How many messages of this session the mailbox has accepted in all, so a lost one does no harm."""
+
+    total: Id
+
+
+class Cancel(_Frame, tag=7, frozen=True):
+    """The caller no longer waits for this id."""
+
+    id: Id
+
+
+class Ping(_Frame, tag=8, frozen=True):
+    """Nothing but a message for SLIM to acknowledge: it shows that the peer's process is alive."""
+
+
+class Hello(_Frame, tag=9, frozen=True):
+    """The first frame of the agent's side of a session."""
+
+    version: int
+    window: Id
+    """How many messages the caller may have under way that the mailbox has not accepted yet."""
+    idempotent: list[str]
+    """Types that may safely be handled twice; ``"*"`` stands for every type."""
+
+
+Frame = Ask | Tell | Reply | Error | Accepted | Credit | Cancel | Ping | Hello
+
+_encoder = msgspec.msgpack.Encoder()
+_batch_decoder = msgspec.msgpack.Decoder(list[Frame])
+_frame_decoder = msgspec.msgpack.Decoder(Frame)
+_raws_decoder = msgspec.msgpack.Decoder(list[Raw])
+_any_decoder = msgspec.msgpack.Decoder()
+
+_KNOWN_TAGS = range(1, 10)
+_ARRAY_16, _ARRAY_32 = 0xDC, 0xDD
+_FIXARRAY, _FIXARRAY_MOST, _ARRAY_16_MOST = 0x90, 15, 0xFFFF
+
+_UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+
+
+class Problem(Struct, frozen=True):
+    """A frame that cannot be read: its id (0 where even that is unreadable) and why."""
+
+    id: int
+    reason: str
+
+
+class Batch(Struct, frozen=True):
+    """What a payload held: the frames that could be read, and what was wrong with the others."""
+
+    frames: Sequence[Frame]
+    problems: Sequence[Problem] = ()
+
+
+def is_ours(payload_type: str) -> bool:
+    """Tell whether a payload of this type is meant to be a batch, of whatever version."""
+    return payload_type.startswith(_PREFIX)
+
+
+def version_of(payload_type: str) -> int | None:
+    """Give the version of the wire format that a payload type names, or None if it names none."""
+    match = re.fullmatch(rf"{_PREFIX}(\d{{1,9}})", payload_type)
+    return int(match[1]) if match else None
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """Encode one frame. A body may be any value that msgspec can encode, not only raw bytes.
+
+    Raises:
+        TypeError: The body holds something that has no MessagePack form.
+        OverflowError: It holds a whole number of more than 64 bits.
+    """
+    return _encoder.encode(frame)
+
+
+def join(frames: Sequence[bytes]) -> bytes:
+    """Make a payload of encoded frames; the frames are not encoded again."""
+    count = len(frames)
+    if count <= _FIXARRAY_MOST:
+        head = bytes((_FIXARRAY | count,))
+    elif count <= _ARRAY_16_MOST:
+        head = bytes((_ARRAY_16,)) + count.to_bytes(2, "big")
+    else:
+        head = bytes((_ARRAY_32,)) + count.to_bytes(4, "big")
+    return head + b"".join(frames)
+
+
+def decode_batch(payload: bytes) -> Batch:
+    """Read a payload. Never raises: what cannot be read is reported beside what can.
+
+    A frame with an unknown tag is left out in silence, so that a later version may add frames.
+    """
+    try:
+        return Batch(_batch_decoder.decode(payload))
+    except _UNREADABLE as error:
+        return _salvage(payload, str(error))
+
+
+def _salvage(payload: bytes, reason: str) -> Batch:
+    try:
+        raws = _raws_decoder.decode(payload)
+    except _UNREADABLE:
+        return Batch((), (Problem(0, reason),))
+    frames: list[Frame] = []
+    problems: list[Problem] = []
+    for raw in raws:
+        try:
+            frames.append(_frame_decoder.decode(raw))
+        except _UNREADABLE as error:
+            problems.extend(_describe(raw, str(error)))
+    return Batch(frames, problems)
+
+
+def _describe(raw: Raw, reason: str) -> Iterable[Problem]:
+    try:
+        parts = _any_decoder.decode(raw)
+    except _UNREADABLE:
+        parts = None
+    if not isinstance(parts, list) or not parts:
+        return [Problem(0, reason)]
+    tag, *rest = parts
+    if type(tag) is int and tag not in _KNOWN_TAGS:
+        return []
+    frame_id = rest[0] if rest and type(rest[0]) is int and 0 <= rest[0] < 2**63 else 0
+    return [Problem(frame_id, reason)]

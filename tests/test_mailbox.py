@@ -1,0 +1,73 @@
+"""The mailbox: bounded, in order, and every message taken out once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from slim_actors.errors import DeliveryError
+from slim_actors.mailbox import Envelope, MailboxQueue, State
+from slim_actors.names import Address
+
+
+class Log:
+    def __init__(self) -> None:
+        self.accepted_ids: list[int] = []
+
+    def accepted(self, envelope: Envelope) -> None:
+        self.accepted_ids.append(envelope.id)
+
+    def replied(self, envelope: Envelope, value: Any) -> None: ...
+
+    def failed(self, envelope: Envelope, error: DeliveryError) -> None: ...
+
+
+def envelope(number: int, log: Log) -> Envelope:
+    return Envelope(number, None, None, Address("t/t/t"), float("inf"), log)
+
+
+async def test_what_does_not_fit_waits_outside_until_there_is_room() -> None:
+    log, box = Log(), MailboxQueue(2)
+    for number in range(4):
+        box.put(envelope(number, log))
+    assert len(box) == 2
+    assert log.accepted_ids == [0, 1]
+    assert (await box.take()).id == 0
+    assert log.accepted_ids == [0, 1, 2]
+    assert [(await box.take()).id for _ in range(3)] == [1, 2, 3]
+
+
+async def test_a_message_that_has_its_outcome_is_passed_over() -> None:
+    log, box = Log(), MailboxQueue(5)
+    first, second = envelope(1, log), envelope(2, log)
+    box.put(first)
+    box.put(second)
+    first.fail(DeliveryError("over"))
+    assert await box.take() is second
+
+
+async def test_an_envelope_has_one_outcome() -> None:
+    only = envelope(1, Log())
+    only.reply(1)
+    assert only.state is State.DONE
+    only.fail(DeliveryError("too late"))
+    only.reply(2)
+
+
+async def test_a_taker_that_is_cancelled_passes_its_turn_on() -> None:
+    log, box = Log(), MailboxQueue(5)
+    first, second = asyncio.ensure_future(box.take()), asyncio.ensure_future(box.take())
+    await asyncio.sleep(0)
+    box.put(envelope(1, log))
+    first.cancel()
+    assert (await second).id == 1
+    assert first.cancelled()
+
+
+async def test_clearing_gives_what_had_no_outcome() -> None:
+    log, box = Log(), MailboxQueue(1)
+    box.put(envelope(1, log))
+    box.put(envelope(2, log))
+    assert [left.id for left in box.clear_parked()] == [2]
+    assert [left.id for left in box.clear()] == [1]
+    assert len(box) == 0

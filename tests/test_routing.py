@@ -1,0 +1,129 @@
+"""Which replica gets a message: Anycast spreads evenly and finds newcomers, Unicast stays or says so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from slim_actors import Anycast, PeerLost, Runtime, Unicast
+from tests.agents_for_tests import Echo, Gate, Wait, Worker
+from tests.conftest import eventually
+
+ECHO = Anycast("test/ns/echo")
+
+
+async def answered_by(runtime: Runtime, route: Anycast | Unicast, count: int) -> Counter[str]:
+    """Send messages one at a time, and count who answered."""
+    counts: Counter[str] = Counter()
+    for number in range(count):
+        call = runtime.ask(route, number)
+        assert await call == number
+        assert call.peer is not None
+        counts[call.peer.instance] += 1
+    return counts
+
+
+@pytest.mark.parametrize("mls", [False, True])
+@pytest.mark.parametrize(("replicas", "messages"), [(1, 5), (3, 12), (3, 13), (5, 7)])
+async def test_anycast_spreads_evenly_from_the_first_message_on(
+    endpoint: str,
+    replicas: int,
+    messages: int,
+    mls: bool,
+) -> None:
+    async with Runtime(endpoint) as host, Runtime(endpoint) as fresh:
+        for _ in range(replicas):
+            await host.spawn(Echo)
+        counts = await answered_by(fresh, Anycast("test/ns/echo", mls=mls), messages)
+        assert len(counts) == min(replicas, messages)
+        assert all(abs(count - messages / replicas) <= 1 for count in counts.values())
+
+
+async def test_replicas_in_the_callers_process_get_no_more_than_others(
+    runtime: Runtime, endpoint: str
+) -> None:
+    async with Runtime(endpoint) as elsewhere:
+        local = await runtime.spawn(Echo)
+        for _ in range(2):
+            await elsewhere.spawn(Echo)
+        counts = await answered_by(runtime, ECHO, 12)
+        assert counts[local.address.instance] == 4
+        assert sorted(counts.values()) == [4, 4, 4]
+
+
+async def test_a_burst_on_an_empty_pool_reaches_every_replica(runtime: Runtime) -> None:
+    for _ in range(3):
+        await runtime.spawn(Echo)
+    calls = [runtime.ask(ECHO, number) for number in range(300)]
+    await asyncio.gather(*calls)
+    counts = Counter(call.peer.instance for call in calls if call.peer)
+    assert len(counts) == 3
+    assert min(counts.values()) >= 60
+
+
+async def test_the_least_busy_replica_is_chosen(runtime: Runtime) -> None:
+    gates = [Gate(), Gate()]
+    for gate in gates:
+        await runtime.spawn(lambda gate=gate: Worker(gate))  # type: ignore[misc]
+    route = Anycast("test/ns/worker")
+    held = [asyncio.create_task(runtime.ask(route, Wait(str(number)))) for number in range(2)]
+    await eventually(lambda: all(len(gate.began) == 1 for gate in gates))
+    gates[0].open.set()
+    await eventually(lambda: len(gates[0].ended) == 1)
+    for number in range(5):
+        assert await runtime.ask(route, Wait(f"free {number}")) == f"free {number}"
+    assert len(gates[0].ended) == 6
+    gates[1].open.set()
+    await asyncio.gather(*held)
+
+
+async def test_a_replica_that_appears_later_is_found_within_5_seconds(runtime: Runtime) -> None:
+    await runtime.spawn(Echo)
+    assert len(await answered_by(runtime, ECHO, 4)) == 1
+    newcomer = await runtime.spawn(Echo)
+
+    async def found() -> bool:
+        return newcomer.address.instance in await answered_by(runtime, ECHO, 2)
+
+    await eventually(found, within=5)
+
+
+async def test_a_replica_that_stops_leaves_the_pool_at_once(runtime: Runtime) -> None:
+    refs = [await runtime.spawn(Echo) for _ in range(3)]
+    assert len(await answered_by(runtime, ECHO, 6)) == 3
+    await refs[0].stop()
+    counts = await answered_by(runtime, ECHO, 12)
+    assert refs[0].address.instance not in counts
+    assert sorted(counts.values()) == [6, 6]
+
+
+async def test_unicast_stays_with_one_replica(runtime: Runtime) -> None:
+    for _ in range(3):
+        await runtime.spawn(Echo)
+    assert list((await answered_by(runtime, Unicast("test/ns/echo"), 12)).values()) == [12]
+    assert list((await answered_by(runtime, Unicast("test/ns/echo", mls=True), 12)).values()) == [12]
+
+
+async def test_unicast_can_name_the_instance(runtime: Runtime) -> None:
+    refs = [await runtime.spawn(Echo) for _ in range(3)]
+    for ref in refs:
+        assert await answered_by(runtime, ref.route, 3) == {ref.address.instance: 3}
+
+
+async def test_unicast_says_that_its_replica_is_lost_before_it_takes_another(runtime: Runtime) -> None:
+    refs = {ref.address.instance: ref for ref in [await runtime.spawn(Echo) for _ in range(2)]}
+    route = Unicast("test/ns/echo")
+    ((first, _),) = (await answered_by(runtime, route, 3)).items()
+    await refs.pop(first).stop()
+    with pytest.raises(PeerLost, match=first):
+        await runtime.ask(route, "x")
+    assert set(await answered_by(runtime, route, 3)) == set(refs)
+
+
+async def test_a_failed_set_up_fails_every_waiting_message_with_its_own_error(runtime: Runtime) -> None:
+    route = Anycast("test/ns/nobody", timeout=0.05)
+    results = await asyncio.gather(*(runtime.ask(route, n) for n in range(20)), return_exceptions=True)
+    assert [type(result).__name__ for result in results] == ["NoRoute"] * 20
+    assert len({id(result) for result in results}) == 20

@@ -1,0 +1,211 @@
+"""The transport's room: one importer of the bindings, and the sharp edges that users never feel."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import contextlib
+import importlib.util
+import os
+import random
+import socket
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from slim_bindings._slim_bindings import slim_bindings as core
+
+from slim_actors import Anycast, Runtime
+from slim_actors.endpoints import Endpoint
+from slim_actors.transport.bindings import no_delay
+from slim_actors.transport.lowering import copy_in_blocks
+from slim_actors.transport.node import SlimNode
+from tests.agents_for_tests import Echo
+from tests.conftest import ROOT, Starter, eventually, free_endpoint
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def test_one_module_imports_the_bindings() -> None:
+    importers = [
+        path.relative_to(ROOT).as_posix()
+        for folder in ("slim_actors", "agents", "examples")
+        for path in (ROOT / folder).rglob("*.py")
+        if any(name.split(".")[0] == "slim_bindings" for name in imports(path))
+    ]
+    assert importers == ["slim_actors/transport/bindings.py"]
+
+
+def test_actors_know_nothing_of_the_network() -> None:
+    for module in ("agent", "mailbox", "cell"):
+        assert not any(
+            "transport" in name or "link" in name for name in imports(ROOT / f"slim_actors/{module}.py")
+        )
+
+
+def test_no_module_is_longer_than_400_lines() -> None:
+    assert not [
+        path for path in (ROOT / "slim_actors").rglob("*.py") if len(path.read_text().splitlines()) > 400
+    ]
+
+
+async def test_no_socket_waits_for_nagle(endpoint: str) -> None:
+    async with Runtime(endpoint) as runtime:
+        await runtime.spawn(Echo)
+        await runtime.ask(Anycast("test/ns/echo"), "x")
+        no_delay.apply()
+        port = Endpoint.parse(endpoint).port
+        checked = 0
+        for entry in Path("/dev/fd").iterdir():
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(entry.name))) as twin:
+                if twin.family == socket.AF_INET and port in (twin.getsockname()[1], twin.getpeername()[1]):
+                    assert twin.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                    checked += 1
+        assert checked >= 4
+
+
+@pytest.mark.parametrize("mended", [False, True])
+def test_block_copies_write_what_the_bindings_write(mended: bool) -> None:
+    spec = importlib.util.spec_from_file_location("original", core.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    original = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "original", original)
+        spec.loader.exec_module(original)
+    assert not mended or copy_in_blocks(original)
+    chance = random.Random(1)
+    for size in (0, 1, 15, 16, 17, 1000):
+        data = chance.randbytes(size)
+        with original._UniffiRustBuffer.alloc_with_builder() as builder:
+            builder.write_i32(size)
+            builder.write(data)
+            builder.write_u64(2**63)
+            buffer = builder.finalize()
+        written = buffer.data[0 : buffer.len]
+        buffer.free()
+        assert written == size.to_bytes(4, "big") + data + (2**63).to_bytes(8, "big")
+
+
+def test_bindings_of_another_shape_are_left_alone() -> None:
+    assert not copy_in_blocks(types.ModuleType("other"))
+    changed = types.ModuleType("changed")
+    changed._UniffiRustBuffer = core._UniffiRustBuffer  # type: ignore[attr-defined]
+    changed._UniffiRustBufferBuilder = type("Builder", (), {"write": lambda self, value, more: None})  # type: ignore[attr-defined]
+    before = changed._UniffiRustBufferBuilder.write
+    assert not copy_in_blocks(changed)
+    assert changed._UniffiRustBufferBuilder.write is before
+
+
+@pytest.mark.parametrize("scheme", ["ws", "unix"])
+async def test_every_plain_scheme_carries_messages(scheme: str, tmp_path: Path) -> None:
+    where = free_endpoint()
+    endpoint = {"ws": where.replace("http", "ws"), "unix": f"unix://{tmp_path}/slim.sock"}[scheme]
+    async with Runtime(endpoint, embed_node=True) as runtime:
+        await runtime.spawn(Echo)
+        assert await runtime.ask(Anycast("test/ns/echo", mls=True), "x") == "x"
+
+
+class Relay:
+    """A TCP relay in front of a node, which can cut its connections and turn new ones away."""
+
+    def __init__(self, target: Endpoint) -> None:
+        self._target = target
+        self.turning_away = False
+        self.turned_away = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def __aenter__(self) -> str:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.cut()
+
+    def cut(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.turning_away:
+            self.turned_away += 1
+            writer.transport.abort()
+            return
+        to_reader, to_writer = await asyncio.open_connection(self._target.host, self._target.port)
+        self._writers |= {writer, to_writer}
+        await asyncio.gather(self._pump(reader, to_writer), self._pump(to_reader, writer))
+
+    @staticmethod
+    async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+            writer.close()
+
+
+async def test_a_connection_that_the_bindings_have_given_up_is_made_anew(endpoint: str) -> None:
+    relay = Relay(Endpoint.parse(endpoint))
+    async with relay as front, Runtime(front) as runtime:
+        await runtime.spawn(Echo)
+        assert await runtime.ask(Anycast("test/ns/echo"), 1) == 1
+        # A listener that accepts and resets is what makes them give up.
+        relay.turning_away = True
+        relay.cut()
+        await eventually(lambda: relay.turned_away >= 2 and not runtime._transport.is_available)
+        relay.turning_away = False
+        assert await runtime.ask(Anycast("test/ns/echo"), 2, timeout=15) == 2
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "await runtime.stop()",
+        "pass  # and the event loop ends with everything open",
+        "asyncio.create_task(runtime.ask(Anycast('a/b/nobody'), 1)); await asyncio.sleep(0)",
+    ],
+)
+def test_a_program_ends_without_noise_however_it_ends(start: Starter, end: str) -> None:
+    script = f"""
+import asyncio
+from slim_actors import Agent, Anycast, Runtime
+
+class Echo(Agent, name="a/b/c"):
+    async def receive(self, message):
+        return message
+
+async def main():
+    runtime = Runtime("{free_endpoint()}", embed_node=True)
+    await runtime.__aenter__()
+    await runtime.spawn(Echo)
+    print(await runtime.ask(Anycast("a/b/c"), "x"))
+    {end}
+
+asyncio.run(main())
+"""
+    run = start("-c", script, python=True)
+    assert run.wait() == 0, run.output
+    assert run.output == "x\n"
+
+
+async def test_a_node_can_be_stopped_and_started_in_one_process() -> None:
+    endpoint = Endpoint.parse(free_endpoint())
+    for _ in range(2):
+        node = SlimNode(endpoint)
+        await node.start()
+        async with Runtime(str(endpoint)) as runtime:
+            await runtime.spawn(Echo)
+            assert await runtime.ask(Anycast("test/ns/echo"), "x") == "x"
+        await node.stop()
+        await node.stop()
+        assert not await endpoint.listening()

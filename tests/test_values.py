@@ -1,0 +1,87 @@
+"""Names, routes, endpoints: values that refuse to be wrong, each with a sentence."""
+
+from datetime import timedelta
+
+import pytest
+
+from slim_actors import Anycast, ConfigurationError, Runtime, Unicast
+from slim_actors.endpoints import Endpoint
+from slim_actors.names import check_name
+
+
+@pytest.mark.parametrize("name", ["a/b", "a/b/c/d", "a//c", "a/b/c ", "", "a/b/c\n", "a b/c/d"])
+def test_a_name_that_is_not_three_parts_is_refused(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="three parts"):
+        check_name(name)
+    with pytest.raises(ConfigurationError, match="three parts"):
+        Anycast(name)
+    with pytest.raises(ConfigurationError, match="three parts"):
+        Unicast(name)
+
+
+def test_routes_are_equal_by_value_and_can_be_keys() -> None:
+    assert Anycast("a/b/c", mls=True) == Anycast("a/b/c", mls=True)
+    assert len({Unicast("a/b/c"), Unicast("a/b/c"), Unicast("a/b/c", mls=True)}) == 2
+
+
+def test_the_retransmission_interval_is_seconds_or_a_timedelta() -> None:
+    assert Anycast("a/b/c", timeout=timedelta(seconds=5)).timeout == Anycast("a/b/c", timeout=5).timeout == 5
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"timeout": 0}, {"timeout": -1}, {"timeout": float("nan")}, {"max_retries": -1}]
+)
+def test_a_route_refuses_values_that_cannot_work(wrong: dict[str, float]) -> None:
+    with pytest.raises(ConfigurationError, match="must be"):
+        Anycast("a/b/c", **wrong)  # type: ignore[arg-type]
+
+
+def test_an_instance_that_is_no_id_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="not the id of an instance"):
+        Unicast("a/b/c", instance="7")
+
+
+def test_a_wire_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="'frames' or 'bytes'"):
+        Unicast("a/b/c", wire="json")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "meant", "listen"),
+    [
+        ("127.0.0.1:5", "http://127.0.0.1:5", "127.0.0.1:5"),
+        ("http://localhost:5/", "http://localhost:5", "127.0.0.1:5"),
+        ("ws://127.0.0.1:5", "ws://127.0.0.1:5", "ws://127.0.0.1:5"),
+        ("http://[::1]:5", "http://[::1]:5", "[::1]:5"),
+        ("unix:///tmp/s.sock", "unix:///tmp/s.sock", "unix:///tmp/s.sock"),
+    ],
+)
+def test_endpoints_are_read_as_users_write_them(text: str, meant: str, listen: str) -> None:
+    endpoint = Endpoint.parse(text)
+    assert str(endpoint) == meant
+    assert endpoint.to_listen() == listen
+    assert endpoint.is_local
+
+
+@pytest.mark.parametrize(
+    "text", ["", "foo", "http://", "http://host", "http://h:x", "ftp://h:1", "unix://", "h:70000"]
+)
+def test_what_is_no_endpoint_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="is not an endpoint"):
+        Endpoint.parse(text)
+
+
+def test_other_spellings_of_an_endpoint_mean_the_same_place() -> None:
+    endpoint = Endpoint.parse("unix:///run/slim.sock")
+    assert endpoint.respelled(2) == "unix:///run/././slim.sock"
+    assert Endpoint.parse("http://h:1").respelled(1) == "http://h:1/r1"
+    assert not Endpoint.parse("http://h:1").is_local
+
+
+def test_a_runtime_refuses_wrong_values_before_it_connects() -> None:
+    with pytest.raises(ConfigurationError, match="three parts"):
+        Runtime(name="bob")
+    with pytest.raises(ConfigurationError, match="is not an endpoint"):
+        Runtime("nowhere")
+    with pytest.raises(ConfigurationError, match="lost_after"):
+        Runtime(lost_after=0)

@@ -1,0 +1,116 @@
+"""The wire: what is written is read back, and what cannot be read is reported, never raised."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slim_actors import wire
+
+ids = st.integers(0, 2**63 - 1)
+plain = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+raws = plain.map(lambda value: msgspec.Raw(msgspec.msgpack.encode(value)))
+frames = st.one_of(
+    st.builds(wire.Ask, ids, st.text(), raws, st.floats(0, 1e9), st.none()),
+    st.builds(wire.Tell, ids, st.text(), raws, st.floats(0, 1e9), st.none()),
+    st.builds(wire.Reply, ids, raws),
+    st.builds(wire.Error, ids, st.text(), st.text(), st.none()),
+    st.builds(wire.Accepted, st.lists(ids)),
+    st.builds(wire.Credit, ids),
+    st.builds(wire.Cancel, ids),
+    st.builds(wire.Ping),
+    st.builds(wire.Hello, st.just(1), ids, st.lists(st.text())),
+)
+
+
+@given(st.lists(frames, max_size=40))
+def test_a_batch_is_read_as_it_was_written(batch: list[wire.Frame]) -> None:
+    read = wire.decode_batch(wire.join([wire.encode_frame(frame) for frame in batch]))
+    assert list(read.frames) == batch
+    assert not read.problems
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 65535, 65536])
+def test_a_batch_of_any_size_has_the_right_head(count: int) -> None:
+    payload = wire.join([wire.encode_frame(wire.Ping())] * count)
+    assert len(wire.decode_batch(payload).frames) == count
+
+
+@given(st.binary(max_size=300))
+def test_random_bytes_never_raise(payload: bytes) -> None:
+    batch = wire.decode_batch(payload)
+    assert batch.problems or isinstance(batch.frames, list)
+
+
+@given(st.lists(frames, min_size=1, max_size=5), st.data())
+def test_truncated_and_changed_batches_never_raise(batch: list[wire.Frame], data: st.DataObject) -> None:
+    payload = bytearray(wire.join([wire.encode_frame(frame) for frame in batch]))
+    del payload[data.draw(st.integers(0, len(payload))) :]
+    if payload:
+        payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
+    wire.decode_batch(bytes(payload))
+
+
+def test_one_bad_frame_does_not_spoil_the_others() -> None:
+    good = wire.encode_frame(wire.Cancel(7))
+    bad = msgspec.msgpack.encode([1, 42, "type is fine", "body", "not a number"])
+    batch = wire.decode_batch(wire.join([good, bad, good]))
+    assert batch.frames == [wire.Cancel(7), wire.Cancel(7)]
+    assert [problem.id for problem in batch.problems] == [42]
+
+
+def test_frames_of_a_later_version_are_left_out_in_silence() -> None:
+    later = msgspec.msgpack.encode([99, "whatever"])
+    batch = wire.decode_batch(wire.join([later, wire.encode_frame(wire.Ping())]))
+    assert batch.frames == [wire.Ping()]
+    assert not batch.problems
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"\xdd\xff\xff\xff\xff",  # an array of four thousand million frames that are not there
+        b"\x91" * 5000,  # arrays in arrays, deeper than anybody reads
+        b"\xdb\xff\xff\xff\xff",  # a huge string
+        b"",
+    ],
+)
+def test_claims_of_huge_lengths_are_refused(payload: bytes) -> None:
+    batch = wire.decode_batch(payload)
+    assert not batch.frames
+    assert batch.problems
+
+
+@pytest.mark.parametrize(
+    ("payload_type", "ours", "version"),
+    [
+        ("slim-actors/1", True, 1),
+        ("slim-actors/2", True, 2),
+        ("slim-actors/x", True, None),
+        ("msg", False, None),
+    ],
+)
+def test_the_payload_type_names_the_version(payload_type: str, ours: bool, version: int | None) -> None:
+    assert wire.is_ours(payload_type) is ours
+    assert wire.version_of(payload_type) == version
+
+
+@given(plain)
+def test_bodies_stay_raw_until_they_are_asked_for(value: Any) -> None:
+    (frame,) = wire.decode_batch(wire.join([wire.encode_frame(wire.Reply(1, value))])).frames
+    assert isinstance(frame, wire.Reply)
+    assert isinstance(frame.body, msgspec.Raw)
+    assert msgspec.msgpack.decode(frame.body) == value
