@@ -1,9 +1,12 @@
 """slim-actors: actor-style multi-agent orchestration over SLIM."""
 
-from slim_actors.agent import Agent, handler
+from slim_actors.agent import Agent, every, handler
+from slim_actors.call import Call
 from slim_actors.context import Context
+from slim_actors.deadletters import DeadLetter
 from slim_actors.errors import (
     Busy,
+    CallCycle,
     Cancelled,
     ConfigurationError,
     DeclarationError,
@@ -22,12 +25,14 @@ from slim_actors.errors import (
     UnhandledMessage,
     UnsupportedVersion,
 )
-from slim_actors.mailbox import Mailbox
-from slim_actors.messages import Request
+from slim_actors.forward import Forward
+from slim_actors.mailbox import Mailbox, MailboxStats
+from slim_actors.messages import Request, StreamRequest
+from slim_actors.middleware import Middleware
 from slim_actors.names import Address
+from slim_actors.pinned import Pinned
 from slim_actors.routes import Anycast, Route, Unicast
 from slim_actors.runtime import Ref, Runtime
-from slim_actors.verbs import Call, Pinned
 
 __version__ = "0.1.0"
 
@@ -37,16 +42,21 @@ __all__ = [
     "Anycast",
     "Busy",
     "Call",
+    "CallCycle",
     "Cancelled",
     "ConfigurationError",
     "Context",
+    "DeadLetter",
     "DeclarationError",
     "DeliveryError",
     "Denied",
     "EndpointInUse",
     "Expired",
+    "Forward",
     "Mailbox",
+    "MailboxStats",
     "MalformedMessage",
+    "Middleware",
     "NoRoute",
     "NodeUnreachable",
     "PeerLost",
@@ -58,10 +68,12 @@ __all__ = [
     "Runtime",
     "SlimActorsError",
     "Stopped",
+    "StreamRequest",
     "TooLarge",
     "UnhandledMessage",
     "Unicast",
     "UnsupportedVersion",
     "__version__",
+    "every",
     "handler",
 ]

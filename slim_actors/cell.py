@@ -6,22 +6,37 @@ No network in here: envelopes come in by `Cell.deliver`, outcomes leave by the e
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import Callable
+from contextlib import aclosing
+from typing import Any
 
-from slim_actors.agent import Agent, Declaration, Handler, declaration_of
+from slim_actors.agent import Agent
 from slim_actors.context import Context
-from slim_actors.errors import Cancelled, DeclarationError, Expired, RemoteError, Stopped
-from slim_actors.mailbox import Envelope, MailboxQueue, State
+from slim_actors.deadletters import DeadLetter, DeadLetters
+from slim_actors.declaration import Declaration, Handler, Timer
+from slim_actors.errors import (
+    Busy,
+    CallCycle,
+    Cancelled,
+    DeliveryError,
+    Expired,
+    RemoteError,
+    Stopped,
+    UnhandledMessage,
+)
+from slim_actors.forward import Forward
+from slim_actors.mailbox import Envelope, MailboxQueue, MailboxStats, State
+from slim_actors.messages import type_name
+from slim_actors.middleware import Hooks
+from slim_actors.names import Address
 from slim_actors.routing.router import Router
 
-__all__ = ["Cell", "Factory", "make"]
-
-Factory = Callable[[], Agent]
-"""Makes a fresh instance of an agent; an agent class without arguments is one."""
+__all__ = ["Cell"]
 
 _YIELD_AFTER = 64
 """Messages handled in a row before other tasks get their turn: a handler need never wait for anything."""
+
+_MOST_HOPS = 100
+_TICK = object()
 
 
 class Cell:
@@ -30,19 +45,35 @@ class Cell:
     Args:
         agent: The instance.
         router: What it sends messages with.
+        hooks: Told what happens.
+        dead_letters: Where messages go that nobody waits for and that failed.
     """
 
-    def __init__(self, agent: Agent, router: Router) -> None:
+    def __init__(self, agent: Agent, router: Router, hooks: Hooks, dead_letters: DeadLetters) -> None:
         self.agent = agent
-        self.declaration: Declaration = declaration_of(type(agent))
-        self._router = router
-        self._mailbox = MailboxQueue(agent.mailbox.capacity)
+        self.router = router
+        self.declaration: Declaration = type(agent).__declaration__.readable()
+        self._hooks = hooks
+        self._dead_letters = dead_letters
+        self._mailbox = MailboxQueue(agent.mailbox)
         self._workers: list[asyncio.Task[None]] = []
+        self._timers: list[asyncio.Task[None]] = []
+        self._later: set[asyncio.TimerHandle] = set()
         self._running: dict[Envelope, asyncio.Task[None]] = {}
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._draining = False
         self._stopping = False
+
+    @property
+    def address(self) -> Address:
+        """Who this is."""
+        return self.router.address
+
+    @property
+    def stats(self) -> MailboxStats:
+        """What went through the mailbox so far."""
+        return self._mailbox.stats
 
     @property
     def is_draining(self) -> bool:
@@ -51,67 +82,121 @@ class Cell:
 
     async def start(self) -> None:
         """Call the agent's ``started``, then begin with the messages."""
-        await self.agent.started(Context(self._router))
-        self._workers = [
-            asyncio.create_task(self._work(), name=f"{self._router.address}")
-            for _ in range(self.agent.concurrency)
-        ]
+        await self.agent.started(Context(self))
+        for _ in range(self.agent.concurrency):
+            self._workers.append(asyncio.create_task(self._work(), name=str(self.address)))
+        for timer in self.declaration.timers:
+            self._timers.append(asyncio.create_task(self._tick(timer), name=f"{self.address} {timer.method}"))
 
     def deliver(self, envelope: Envelope) -> None:
         """Put a message into the mailbox; one that comes during the drain is handed back."""
         if self._draining:
-            envelope.fail(Stopped(f"{self._router.address} is stopping."))
+            envelope.fail(Stopped(f"{self.address} is stopping."))
+            return
+        cycle = self._cycle(envelope)
+        if cycle is not None:
+            envelope.fail(cycle)
+            return
+        if self._hooks.received:
+            self._hooks.call(self._hooks.received, Context(self, envelope), envelope.message)
+        self._quiet.clear()
+        try:
+            dropped = self._mailbox.put(envelope)
+        except Busy as error:
+            envelope.fail(error)
         else:
-            self._quiet.clear()
-            self._mailbox.put(envelope)
+            if dropped is not None:
+                self._fail(dropped, Busy("It made room in a full mailbox for a newer message."))
+
+    def deliver_own(self, message: Any, handler: Handler | None = None) -> asyncio.Event:
+        """Put a message of the instance to itself into the mailbox; give what is set when it is done.
+
+        Raises:
+            UnhandledMessage: There is no handler for its type.
+        """
+        handler = handler or self.declaration.find(type_name(type(message)))
+        if handler is None:
+            raise UnhandledMessage(f"{self.address} has no handler for {type(message).__name__}.")
+        origin = _Own()
+        envelope = Envelope(0, message, handler, self.address, float("inf"), origin, wants_reply=False)
+        self.deliver(envelope)
+        return origin.done
+
+    def after(self, delay: float, message: Any) -> asyncio.TimerHandle:
+        """Deliver a message to this instance after so many seconds."""
+
+        def due() -> None:
+            self._later.discard(handle)
+            self.deliver_own(message)
+
+        handle = asyncio.get_running_loop().call_later(delay, due)
+        self._later.add(handle)
+        return handle
 
     def cancel(self, envelope: Envelope) -> None:
         """Cancel a message: a waiting one is never handled, a running one is cancelled at its next await."""
+        if envelope.state is State.DONE:
+            return
         worker = self._running.get(envelope)
-        envelope.fail(Cancelled("The caller cancelled the message."))
+        self._mailbox.cancelled += 1
+        self._fail(envelope, Cancelled("The caller cancelled the message."))
         if worker is not None:
             worker.cancel()
 
     async def drain(self, within: float) -> None:
         """Take nothing new, and finish what was accepted, in so many seconds at the most."""
         self._draining = True
+        for timer in self._timers:
+            timer.cancel()
+        for handle in self._later:
+            handle.cancel()
         for envelope in self._mailbox.clear_parked():
-            envelope.fail(Stopped(f"{self._router.address} is stopping."))
+            envelope.fail(Stopped(f"{self.address} is stopping."))
         try:
             async with asyncio.timeout(within):
                 await self._quiet.wait()
         except TimeoutError:
             for envelope in self._mailbox.clear():
-                envelope.fail(Stopped(f"{self._router.address} stopped before the message was started."))
+                self._fail(envelope, Stopped(f"{self.address} stopped before the message was started."))
 
     async def stop(self) -> None:
         """Stop the workers and call the agent's ``stopped``."""
         self._draining = self._stopping = True
+        tasks = {*self._workers, *self._timers, *self._running.values()}
         for envelope in list(self._running):
-            envelope.fail(Cancelled(f"{self._router.address} stopped while the message was handled."))
-        for worker in self._workers:
-            worker.cancel()
-        if self._workers:
-            await asyncio.wait(self._workers)
-        await self.agent.stopped(Context(self._router))
+            self._fail(envelope, Cancelled(f"{self.address} stopped while the message was handled."))
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        await self.agent.stopped(Context(self))
+
+    def _cycle(self, envelope: Envelope) -> CallCycle | None:
+        """Tell whether a message can only wait for the end of what waits for it."""
+        chain = chain_of(envelope.context)
+        me = str(self.address)
+        if not envelope.wants_reply or (chain.count(me) < self.agent.concurrency and len(chain) < _MOST_HOPS):
+            return None
+        return CallCycle(f"The call goes round in a circle: {' asks '.join([*chain, me])}.")
 
     async def _work(self) -> None:
         worker = asyncio.current_task()
         assert worker is not None, "a coroutine runs in a task"
         in_a_row = 0
         while not self._stopping:
-            if not len(self._mailbox) and not self._running:
-                self._quiet.set()
+            self._quiet_if_idle()
             envelope = await self._mailbox.take()
             if envelope.expires <= asyncio.get_running_loop().time():
-                envelope.fail(Expired("The deadline passed while the message waited in the mailbox."))
+                self._mailbox.expired += 1
+                self._fail(envelope, Expired("The deadline passed while the message waited in the mailbox."))
                 continue
             envelope.state = State.RUNNING
             self._running[envelope] = worker
             try:
                 await self._handle(envelope)
             finally:
-                del self._running[envelope]
+                if self._running.get(envelope) is worker:
+                    del self._running[envelope]
             # A cancelled message must not end the worker that had it, whatever its handler made of that.
             while worker.cancelling() and not self._stopping:
                 worker.uncancel()
@@ -121,45 +206,117 @@ class Cell:
                 await asyncio.sleep(0)
 
     async def _handle(self, envelope: Envelope) -> None:
-        found: Handler = envelope.handler
-        method = getattr(self.agent, found.method)
+        ctx = Context(self, envelope)
+        if self._hooks.handling:
+            self._hooks.call(self._hooks.handling, ctx, envelope.message)
         try:
-            if found.takes_ctx:
-                value = await method(envelope.message, Context(self._router, envelope))
-            else:
-                value = await method(envelope.message)
+            value = await self._call(envelope, ctx)
         except asyncio.CancelledError as error:
             if self._stopping:
                 raise
             # Cancelled by its caller, then it has its outcome; or by something that the handler waited for.
-            envelope.fail(RemoteError.of(error))
-        except Exception as error:
-            logger = Context(self._router, envelope).logger
-            logger.exception("%s.%s failed", type(self.agent).__name__, found.method)
-            envelope.fail(RemoteError.of(error))
+            self._failed(envelope, ctx, error)
+        except Exception as error:  # noqa: BLE001 (whatever a handler raises becomes its caller's error)
+            self._failed(envelope, ctx, error)
         else:
-            envelope.reply(value)
+            if isinstance(value, Forward):
+                self._running[envelope] = asyncio.create_task(self._forward(envelope, ctx, value))
+            else:
+                self._replied(envelope, ctx, value)
+
+    async def _call(self, envelope: Envelope, ctx: Context) -> Any:
+        found = envelope.handler
+        assert found is not None, "what has no handler is refused at the door"
+        given = {"ctx": ctx, "items": envelope.inlet}
+        message = () if found.declared is _TICK else (envelope.message,)
+        called = getattr(self.agent, found.method)(*message, *(given[role] for role in found.takes))
+        if not found.streams:
+            return await called
+        assert envelope.outlet is not None, "who does not want a stream is refused at the door"
+        async with aclosing(called) as items:
+            async for item in items:
+                await envelope.outlet.put(item)
+        return None
+
+    async def _forward(self, envelope: Envelope, ctx: Context, forward: Forward) -> None:
+        """Let another agent answer; the worker is free for the next message meanwhile."""
+        try:
+            value = await self.router.forward(forward.route, forward.message, envelope, ctx.forwarded())
+        except asyncio.CancelledError:
+            if envelope.state is not State.DONE:
+                raise
+        except DeliveryError as error:
+            # The caller gets the error of the agent that was to answer, as if it had asked that one.
+            self._outcome(envelope, ctx, error)
+            self._fail(envelope, error)
+        except Exception as error:  # noqa: BLE001 (what was forwarded could not be sent)
+            self._failed(envelope, ctx, error)
+        else:
+            self._replied(envelope, ctx, value)
+        finally:
+            del self._running[envelope]
+            self._quiet_if_idle()
+
+    async def _tick(self, timer: Timer) -> None:
+        loop = asyncio.get_running_loop()
+        handler = Handler(timer.method, _TICK, timer.takes)
+        due = loop.time()
+        while True:
+            due = max(due + timer.seconds, loop.time())
+            await asyncio.sleep(due - loop.time())
+            await self.deliver_own(None, handler).wait()
+
+    def _replied(self, envelope: Envelope, ctx: Context, value: Any) -> None:
+        self._mailbox.handled += 1
+        self._outcome(envelope, ctx, None)
+        envelope.reply(value)
+
+    def _failed(self, envelope: Envelope, ctx: Context, cause: BaseException) -> None:
+        if envelope.state is State.DONE:
+            return
+        self._mailbox.failed += 1
+        error = RemoteError.of(cause, with_traceback=self.agent.send_tracebacks)
+        error.__cause__ = cause
+        self._outcome(envelope, ctx, error)
+        self._fail(envelope, error)
+
+    def _outcome(self, envelope: Envelope, ctx: Context, error: Exception | None) -> None:
+        if self._hooks.outcome:
+            self._hooks.call(self._hooks.outcome, ctx, envelope.message, error)
+
+    def _fail(self, envelope: Envelope, error: DeliveryError) -> None:
+        if envelope.state is State.DONE:
+            return
+        envelope.fail(error)
+        if envelope.was_accepted and not envelope.wants_reply:
+            self._dead_letters.add(DeadLetter(envelope.message, envelope.sender, self.address, error))
+
+    def _quiet_if_idle(self) -> None:
+        if not len(self._mailbox) and not self._running:
+            self._quiet.set()
 
 
-def make(factory: Factory) -> Agent:
-    """Make an instance of an agent.
+class _Own:
+    """The origin of what an instance sends to itself: nobody waits for an outcome but its timers."""
 
-    Raises:
-        DeclarationError: The factory is not one, or gives something else.
-    """
-    if isinstance(factory, Agent):
-        raise DeclarationError(
-            f"Spawn the class or a function that makes the agent, not an instance: "
-            f"lambda: {type(factory).__name__}(...)."
-        )
-    if not callable(factory):
-        raise DeclarationError(f"{factory!r} is neither an agent class nor a function that makes an agent.")
-    if inspect.isclass(factory) and not issubclass(factory, Agent):
-        raise DeclarationError(f"{factory.__name__} is not an agent: derive it from slim_actors.Agent.")
-    try:
-        agent = factory()
-    except TypeError as error:
-        raise DeclarationError(f"The agent cannot be made: {error}.") from error
-    if not isinstance(agent, Agent):
-        raise DeclarationError(f"The factory gave {agent!r}, which is not an agent.")
-    return agent
+    def __init__(self) -> None:
+        self.done = asyncio.Event()
+
+    def accepted(self, envelope: Envelope) -> None:
+        """See `Origin.accepted`."""
+
+    def replied(self, envelope: Envelope, value: Any) -> None:
+        """See `Origin.replied`."""
+        self.done.set()
+
+    def failed(self, envelope: Envelope, error: DeliveryError) -> None:
+        """See `Origin.failed`."""
+        self.done.set()
+
+
+def chain_of(context: dict[str, Any]) -> list[str]:
+    """Give the instances that wait for a message, the first caller's first; a peer may claim anything."""
+    chain = context.get("chain")
+    if not isinstance(chain, list):
+        return []
+    return [link for link in chain if isinstance(link, str)]

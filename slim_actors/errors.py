@@ -7,10 +7,12 @@ travels in an error frame, so that the caller raises the same class that the rec
 
 from __future__ import annotations
 
+from traceback import format_exception
 from typing import Any, ClassVar
 
 __all__ = [
     "Busy",
+    "CallCycle",
     "Cancelled",
     "ConfigurationError",
     "DeclarationError",
@@ -97,6 +99,12 @@ class Busy(DeliveryError):
         self.retry_after = retry_after
 
 
+class CallCycle(DeliveryError):
+    """The message would wait for an instance that waits for it; the text names the chain."""
+
+    code = "cycle"
+
+
 class Cancelled(DeliveryError):
     """The message was cancelled at the receiver before it had an outcome."""
 
@@ -146,22 +154,29 @@ class RemoteError(DeliveryError):
     Attributes:
         remote_type: The name of the exception class at the agent, for example ``"ValueError"``.
         remote_message: The text of that exception.
+        remote_traceback: Where it was raised, if the agent allows that to be seen (``send_tracebacks``).
     """
 
     code = "failed"
     may_have_run = True
 
-    def __init__(self, message: str, *, remote_type: str = "", remote_message: str = "") -> None:
+    def __init__(
+        self, message: str, *, remote_type: str = "", remote_message: str = "", remote_traceback: str = ""
+    ) -> None:
         super().__init__(message)
         self.remote_type = remote_type
         self.remote_message = remote_message
+        self.remote_traceback = remote_traceback
 
     @classmethod
-    def of(cls, error: BaseException) -> RemoteError:
+    def of(cls, error: BaseException, *, with_traceback: bool = False) -> RemoteError:
         """Describe the exception of a handler so that it can travel."""
         remote_type, text = type(error).__name__, str(error)
         return cls(
-            f"{remote_type}: {text}" if text else remote_type, remote_type=remote_type, remote_message=text
+            f"{remote_type}: {text}" if text else remote_type,
+            remote_type=remote_type,
+            remote_message=text,
+            remote_traceback="".join(format_exception(error)) if with_traceback else "",
         )
 
 
@@ -172,6 +187,7 @@ _BY_CODE: dict[str, type[DeliveryError]] = {
         PeerLost,
         Expired,
         Busy,
+        CallCycle,
         Cancelled,
         Stopped,
         Denied,
@@ -189,6 +205,8 @@ def to_wire(error: DeliveryError) -> tuple[str, str, dict[str, Any] | None]:
     detail: dict[str, Any] | None = None
     if isinstance(error, RemoteError):
         detail = {"type": error.remote_type, "message": error.remote_message}
+        if error.remote_traceback:
+            detail["traceback"] = error.remote_traceback
     elif isinstance(error, Busy):
         detail = {"retry_after": error.retry_after}
     return error.code, str(error), detail
@@ -206,6 +224,7 @@ def from_wire(code: str, message: str, detail: dict[str, Any] | None) -> Deliver
                 message,
                 remote_type=str(detail.get("type", "")),
                 remote_message=str(detail.get("message", "")),
+                remote_traceback=str(detail.get("traceback", "")),
             )
         case cls if cls is Busy:
             retry_after = detail.get("retry_after")

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from slim_actors import wire
-from slim_actors.agent import Handler
 from slim_actors.cell import Cell
+from slim_actors.declaration import Handler
 from slim_actors.errors import (
     Busy,
     DeliveryError,
@@ -23,8 +23,9 @@ from slim_actors.errors import (
 from slim_actors.link import Link, Pulse
 from slim_actors.mailbox import Envelope, State
 from slim_actors.outcomes import Outcomes
+from slim_actors.speaker import DEFAULT_TIMEOUT
+from slim_actors.streams import ITEMS_AHEAD, Inlet, Outlet
 from slim_actors.transport.base import Payload, Port, Session, SessionClosed
-from slim_actors.verbs import DEFAULT_TIMEOUT
 
 __all__ = ["WINDOW", "Inbound"]
 
@@ -104,8 +105,20 @@ class _Conversation:
     def frame(self, frame: wire.Frame) -> None:
         """See `LinkOwner.frame`."""
         match frame:
-            case wire.Ask() | wire.Tell():
+            case wire.Ask() | wire.Tell() | wire.Stream():
                 self._message(frame)
+            case wire.Item():
+                envelope = self._open.get(frame.id)
+                if envelope is not None and envelope.inlet is not None:
+                    envelope.inlet.item(frame.number, frame.body)
+            case wire.End():
+                envelope = self._open.get(frame.id)
+                if envelope is not None and envelope.inlet is not None:
+                    envelope.inlet.end(frame.count)
+            case wire.Grant():
+                envelope = self._open.get(frame.id)
+                if envelope is not None and envelope.outlet is not None:
+                    envelope.outlet.grant(frame.total)
             case wire.Cancel():
                 envelope = self._open.get(frame.id)
                 if envelope is not None:
@@ -130,7 +143,6 @@ class _Conversation:
 
     def closed(self, reason: str) -> None:
         """See `LinkOwner.closed`: nobody waits any more for what this caller asked."""
-        del reason
         self._conversations.discard(self)
         for envelope in list(self._open.values()):
             self._cell.cancel(envelope)
@@ -149,7 +161,7 @@ class _Conversation:
             return
         self._open.pop(envelope.id, None)
         try:
-            frame = self.link.send(wire.Reply(envelope.id, value))
+            frame = self._last(envelope, value)
         except TooLarge as error:
             frame = self._error(envelope.id, error)
         except Exception as error:  # noqa: BLE001 (encoding runs code of the user's classes)
@@ -171,7 +183,24 @@ class _Conversation:
             self._credited = self._taken
             self.link.send(wire.Credit(self._taken))
 
-    def _message(self, frame: wire.Ask | wire.Tell) -> None:
+    def _last(self, envelope: Envelope, value: Any) -> bytes:
+        """Send the frame that ends a message well."""
+        outlet = envelope.outlet
+        if outlet is None:
+            return self.link.send(wire.Reply(envelope.id, value))
+        if envelope.handler is not None and not envelope.handler.streams and value is not None:
+            # A handler that returns makes a stream of one.
+            self._send_item(envelope.id, outlet.count, value)
+            outlet.count += 1
+        return self.link.send(wire.End(envelope.id, outlet.count))
+
+    def _send_item(self, message_id: int, number: int, value: Any) -> None:
+        self.link.send(wire.Item(message_id, number, value))
+
+    def _grant(self, message_id: int, total: int) -> None:
+        self.link.send(wire.Grant(message_id, total))
+
+    def _message(self, frame: wire.Incoming) -> None:
         seen = self._outcomes.find(self.link.peer, frame.id)
         if isinstance(seen, bytes):
             self.link.send_encoded(seen)
@@ -181,13 +210,29 @@ class _Conversation:
             self._open[frame.id] = seen
         else:
             found = self._cell.declaration.find(frame.type)
-            envelope = Envelope(frame.id, None, found, self.link.peer, _expires(frame.ttl), self)
-            envelope.wants_reply = isinstance(frame, wire.Ask)
+            envelope = Envelope(
+                frame.id, None, found, self.link.peer, _expires(frame.ttl), self, frame.context or {}
+            )
+            envelope.wants_reply = not isinstance(frame, wire.Tell)
+            self._prepare_flows(envelope, frame)
             self._outcomes.begin(envelope)
             self._open[frame.id] = envelope
             self._receive(envelope, frame)
 
-    def _receive(self, envelope: Envelope, frame: wire.Ask | wire.Tell | None = None) -> None:
+    def _prepare_flows(self, envelope: Envelope, frame: wire.Incoming) -> None:
+        found = envelope.handler
+        if isinstance(frame, wire.Stream):
+            outlet = Outlet(lambda number, value: self._send_item(frame.id, number, value), frame.granted)
+            envelope.outlet = outlet
+        if found is None or found.items_body is None:
+            return
+        envelope.inlet = Inlet(found.items_body, lambda total: self._grant(frame.id, total), frame.type)
+        if isinstance(frame, wire.Tell) or not frame.items:
+            envelope.inlet.end(0)
+        else:
+            self._grant(frame.id, ITEMS_AHEAD)
+
+    def _receive(self, envelope: Envelope, frame: wire.Incoming | None = None) -> None:
         self._received += 1
         found: Handler | None = envelope.handler
         accepts = self._cell.declaration.accepts
@@ -203,6 +248,13 @@ class _Conversation:
             )
         elif found is None:
             envelope.fail(UnhandledMessage(f"This agent does not take plain bytes; it takes {accepts}."))
+        elif found.streams and envelope.outlet is None:
+            what = "plain bytes" if frame is None else frame.type
+            envelope.fail(UnhandledMessage(f"{what} is answered with a stream: call stream(...) for it."))
+        elif (
+            envelope.inlet is None and frame is not None and not isinstance(frame, wire.Tell) and frame.items
+        ):
+            envelope.fail(UnhandledMessage(f"The handler for {frame.type} takes no items."))
         else:
             try:
                 if frame is not None:
@@ -224,7 +276,6 @@ class _PlainOrigin:
 
     def accepted(self, envelope: Envelope) -> None:
         """See `Origin.accepted`."""
-        del envelope
         self._conversation.taken()
 
     def replied(self, envelope: Envelope, value: Any) -> None:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from enum import Enum, auto
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
-from slim_actors.errors import ConfigurationError, DeliveryError
+from slim_actors.errors import Busy, ConfigurationError, DeliveryError
 from slim_actors.names import Address
 
-__all__ = ["Envelope", "Mailbox", "MailboxQueue", "Origin", "State"]
+if TYPE_CHECKING:
+    from slim_actors.declaration import Handler
+    from slim_actors.streams import Inlet, Outlet
+
+__all__ = ["Envelope", "Mailbox", "MailboxQueue", "MailboxStats", "Origin", "State"]
+
+Overflow = Literal["wait", "busy", "drop_oldest"]
 
 
 @frozen
@@ -20,24 +26,60 @@ class Mailbox:
     """How an agent's mailbox is declared.
 
     Attributes:
-        capacity: How many messages may wait. Those beyond it wait at their senders, who are slowed down by
-            credit.
+        capacity: How many messages may wait.
+        overflow: What happens to one more. ``"wait"``: it waits at its sender, who is slowed down across the
+            network. ``"busy"``: it is refused with `Busy`, and Anycast tries another replica.
+            ``"drop_oldest"``: it takes the place of the message that has waited longest.
+        retry_after: Seconds that `Busy` names to its caller.
 
     Raises:
-        ConfigurationError: The capacity is not a whole number from 1 up.
+        ConfigurationError: A value is out of range.
 
     Example:
-        >>> Mailbox(capacity=100).capacity
+        >>> Mailbox(capacity=100, overflow="busy").capacity
         100
     """
 
     capacity: int = 1000
+    overflow: Overflow = field(default="wait", kw_only=True)
+    retry_after: float = field(default=0.1, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if isinstance(self.capacity, bool) or not isinstance(self.capacity, int) or self.capacity < 1:
             raise ConfigurationError(
                 f"A mailbox capacity of {self.capacity!r} is not a whole number from 1 up."
             )
+        if self.overflow not in ("wait", "busy", "drop_oldest"):
+            raise ConfigurationError(
+                f"A mailbox overflow of {self.overflow!r} is not 'wait', 'busy' or 'drop_oldest'."
+            )
+
+
+@frozen
+class MailboxStats:
+    """What went through a mailbox so far.
+
+    Attributes:
+        depth: Messages that wait now.
+        oldest_age: Seconds that the first of them has waited; 0 where none waits.
+        accepted: Messages that were accepted.
+        handled: Messages whose handler returned.
+        failed: Messages whose handler raised.
+        expired: Messages whose deadline passed while they waited.
+        cancelled: Messages that their caller cancelled, before or while they were handled.
+        dropped: Messages that were accepted and had to make room for others.
+        refused: Messages that were answered with `Busy`.
+    """
+
+    depth: int
+    oldest_age: float
+    accepted: int
+    handled: int
+    failed: int
+    expired: int
+    cancelled: int
+    dropped: int
+    refused: int
 
 
 class State(Enum):
@@ -67,14 +109,24 @@ class Envelope:
 
     id: int
     message: Any
-    handler: Any
+    handler: Handler | None
     sender: Address
     expires: float
     """On the clock of the event loop, in seconds."""
     origin: Origin
+    context: dict[str, Any] = field(factory=dict)
     wants_reply: bool = True
-    was_accepted: bool = False
+    outlet: Outlet | None = None
+    """Where a stream of replies goes."""
+    inlet: Inlet | None = None
+    """Where the items come from that follow the message."""
+    accepted_at: float | None = None
     state: State = State.WAITING
+
+    @property
+    def was_accepted(self) -> bool:
+        """Whether a mailbox has taken it."""
+        return self.accepted_at is not None
 
     def reply(self, value: Any) -> None:
         """End with a reply."""
@@ -92,32 +144,66 @@ class Envelope:
 class MailboxQueue:
     """The queue behind a `Mailbox`.
 
-    Messages beyond the capacity are *parked*: they are here, but not accepted, so their senders get no new
-    credit for them. What can be parked is bounded by the credit that was given out.
+    With ``overflow="wait"``, messages beyond the capacity are *parked*: they are here, but not accepted, so
+    their senders get no new credit for them. What can be parked is bounded by the credit that was given out.
     """
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
+    def __init__(self, declared: Mailbox) -> None:
+        self._declared = declared
         self._accepted: deque[Envelope] = deque()
         self._parked: deque[Envelope] = deque()
         self._takers: deque[asyncio.Future[None]] = deque()
+        self.accepted = self.handled = self.failed = self.expired = 0
+        self.cancelled = self.dropped = self.refused = 0
 
     def __len__(self) -> int:
         return len(self._accepted)
 
-    def put(self, envelope: Envelope) -> None:
-        """Accept a message, or park it until there is room."""
-        if len(self._accepted) < self._capacity:
-            self._accept(envelope)
-        else:
-            self._parked.append(envelope)
+    @property
+    def stats(self) -> MailboxStats:
+        """The numbers as they are now."""
+        oldest = self._accepted[0].accepted_at if self._accepted else None
+        age = 0.0 if oldest is None else asyncio.get_running_loop().time() - oldest
+        return MailboxStats(
+            len(self._accepted),
+            age,
+            self.accepted,
+            self.handled,
+            self.failed,
+            self.expired,
+            self.cancelled,
+            self.dropped,
+            self.refused,
+        )
+
+    def put(self, envelope: Envelope) -> Envelope | None:
+        """Accept a message, or do with it what the overflow says; give the one that was dropped for it.
+
+        Raises:
+            Busy: It is refused.
+        """
+        dropped = None
+        if len(self._accepted) >= self._declared.capacity:
+            if self._declared.overflow == "wait":
+                self._parked.append(envelope)
+                return None
+            if self._declared.overflow == "busy":
+                self.refused += 1
+                raise Busy(
+                    f"The mailbox is full: {len(self._accepted)} messages wait.", self._declared.retry_after
+                )
+            dropped = self._accepted.popleft()
+            self.dropped += 1
+        self._accept(envelope)
+        return dropped
 
     async def take(self) -> Envelope:
         """Wait for the next message that still has no outcome."""
         while True:
             while self._accepted:
                 envelope = self._accepted.popleft()
-                self._unpark()
+                while self._parked and len(self._accepted) < self._declared.capacity:
+                    self._accept(self._parked.popleft())
                 if envelope.state is State.WAITING:
                     return envelope
             taker = asyncio.get_running_loop().create_future()
@@ -131,10 +217,9 @@ class MailboxQueue:
 
     def clear(self) -> list[Envelope]:
         """Take everything out, and give what had no outcome yet."""
-        left = [*self._accepted, *self._parked]
+        left = [envelope for envelope in self._accepted if envelope.state is State.WAITING]
         self._accepted.clear()
-        self._parked.clear()
-        return [envelope for envelope in left if envelope.state is State.WAITING]
+        return left + self.clear_parked()
 
     def clear_parked(self) -> list[Envelope]:
         """Take out only what was never accepted."""
@@ -142,14 +227,13 @@ class MailboxQueue:
         self._parked.clear()
         return left
 
-    def _unpark(self) -> None:
-        while self._parked and len(self._accepted) < self._capacity:
-            envelope = self._parked.popleft()
-            self._accept(envelope)
-
     def _accept(self, envelope: Envelope) -> None:
+        if envelope.state is State.DONE:
+            # Cancelled while it was parked.
+            return
+        envelope.accepted_at = asyncio.get_running_loop().time()
+        self.accepted += 1
         self._accepted.append(envelope)
-        envelope.was_accepted = True
         envelope.origin.accepted(envelope)
         self._wake()
 

@@ -14,8 +14,19 @@ import msgspec
 import msgspec.inspect
 
 from slim_actors.errors import MalformedMessage
+from slim_actors.models import decode_hook, is_model
 
-__all__ = ["Body", "Request", "body_of", "reply_body", "reply_type", "same_type", "type_name"]
+__all__ = [
+    "RAW",
+    "Body",
+    "Request",
+    "StreamRequest",
+    "body_of",
+    "reply_body",
+    "reply_type",
+    "same_type",
+    "type_name",
+]
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -30,6 +41,21 @@ class Request(Generic[R_co]):
         ...     text: str
         >>> reply_type(Say)
         <class 'str'>
+    """
+
+    __slots__ = ()
+
+
+class StreamRequest(Generic[R_co]):
+    """The base of a message that is answered with a stream of ``R``.
+
+    Example:
+        >>> from attrs import frozen
+        >>> @frozen
+        ... class Count(StreamRequest[int]):
+        ...     up_to: int
+        >>> reply_type(Count)
+        <class 'int'>
     """
 
     __slots__ = ()
@@ -85,10 +111,10 @@ def body_of(message: object) -> tuple[str, Any]:
 
 
 def reply_type(cls: type[Any]) -> Any:
-    """Give the ``R`` of a ``Request[R]`` class; Any for every other class."""
+    """Give the ``R`` of a ``Request[R]`` or ``StreamRequest[R]`` class; Any for every other class."""
     for base in cls.__mro__:
         for origin in getattr(base, "__orig_bases__", ()):
-            if get_origin(origin) is Request:
+            if get_origin(origin) in (Request, StreamRequest):
                 (reply,) = get_args(origin)
                 return _resolve(reply, base)
     return Any
@@ -117,10 +143,11 @@ class Body:
     __slots__ = ("_decoder", "declared")
 
     def __init__(self, declared: Any) -> None:
-        if isinstance(msgspec.inspect.type_info(declared), msgspec.inspect.CustomType):
-            raise TypeError(f"{declared!r} is no attrs class, dataclass, Struct or plain type")
+        foreign = isinstance(msgspec.inspect.type_info(declared), msgspec.inspect.CustomType)
+        if foreign and not is_model(declared):
+            raise TypeError(f"{declared!r} is no attrs class, dataclass, Struct, model or plain type")
         self.declared = declared
-        self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(declared)
+        self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(declared, dec_hook=decode_hook)
 
     def read(self, raw: bytes | msgspec.Raw, what: str) -> Any:
         """Read a body.
@@ -136,6 +163,10 @@ class Body:
             raise MalformedMessage(f"{what} cannot be read: {error}.") from None
         except Exception as error:  # noqa: BLE001 (a validator or converter of the user's class raised it)
             raise MalformedMessage(f"{what} was refused with {type(error).__name__}: {error}.") from None
+
+
+RAW = Body(msgspec.Raw)
+"""Reads nothing: what it gives can be sent on as it is."""
 
 
 def reply_body(cls: type[Any]) -> Body:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import asyncio
+from collections import OrderedDict, deque
 
 from slim_actors.mailbox import Envelope
 from slim_actors.names import Address
@@ -11,20 +12,22 @@ __all__ = ["Outcomes"]
 
 _PER_SENDER = 4096
 _SENDERS = 1024
+_SECONDS = 120.0
 _BYTES_PER_SENDER = 8 * 1024 * 1024
 
 
 class _Window:
     def __init__(self) -> None:
         self.entries: OrderedDict[int, Envelope | bytes] = OrderedDict()
+        self.begun: deque[float] = deque()
         self.size = 0
 
 
 class Outcomes:
     """Remembers, for each sender and id, the running envelope or the encoded frame that ended it.
 
-    Bounded: the last 4,096 messages or 8 MiB of outcomes of each of the last 1,024 senders. A message that is
-    sent again after that counts as a new one.
+    Bounded: the last 4,096 messages, 8 MiB of outcomes and 120 s of each of the last 1,024 senders. A message
+    that is sent again after that counts as a new one.
     """
 
     def __init__(self) -> None:
@@ -42,8 +45,10 @@ class Outcomes:
             window = self._windows[envelope.sender] = _Window()
             if len(self._windows) > _SENDERS:
                 self._windows.popitem(last=False)
+        now = asyncio.get_running_loop().time()
         window.entries[envelope.id] = envelope
-        if len(window.entries) > _PER_SENDER:
+        window.begun.append(now)
+        while len(window.entries) > _PER_SENDER or now - window.begun[0] > _SECONDS:
             self._forget_oldest(window)
 
     def end(self, envelope: Envelope, frame: bytes) -> None:
@@ -59,5 +64,6 @@ class Outcomes:
     @staticmethod
     def _forget_oldest(window: _Window) -> None:
         _, oldest = window.entries.popitem(last=False)
+        window.begun.popleft()
         if isinstance(oldest, bytes):
             window.size -= len(oldest)

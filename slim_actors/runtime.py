@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from attrs import define
 
-from slim_actors.cell import Cell, Factory, make
+from slim_actors.cell import Cell
+from slim_actors.deadletters import DeadLetters
 from slim_actors.endpoints import Endpoint, no_node
 from slim_actors.errors import ConfigurationError, DeclarationError, EndpointInUse
+from slim_actors.factory import Factory, make
 from slim_actors.inbound import Inbound
 from slim_actors.link import Pulse
+from slim_actors.mailbox import MailboxStats
+from slim_actors.middleware import Hooks, LogFailures, Middleware
 from slim_actors.names import Address, check_name
 from slim_actors.routes import Unicast
 from slim_actors.routing.router import Router
 from slim_actors.settings import default_endpoint, local_secret
-from slim_actors.verbs import DEFAULT_TIMEOUT, Verbs
+from slim_actors.speaker import DEFAULT_TIMEOUT
+from slim_actors.verbs import Verbs
 
 if TYPE_CHECKING:
     from slim_actors.transport.base import Port, Transport
@@ -38,18 +44,32 @@ class Ref:
     _inbound: Inbound
     _router: Router
     _port: Port
+    _forget: Callable[[Ref], None]
+    _stopping: asyncio.Future[None] | None = None
 
     @property
     def route(self) -> Unicast:
         """The route to exactly this instance."""
         return Unicast(self.address.name, instance=self.address.instance)
 
+    @property
+    def stats(self) -> MailboxStats:
+        """What went through its mailbox so far."""
+        return self._cell.stats
+
     async def stop(self, drain: float = 8.0) -> None:
         """Stop the instance: nobody finds it any more, what it accepted is finished, then it ends.
+
+        Does nothing the second time.
 
         Args:
             drain: Seconds that the messages it has accepted may take; the rest is handed back.
         """
+        if self._stopping is None:
+            self._stopping = asyncio.ensure_future(self._stop(drain))
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self, drain: float) -> None:
         await self._port.withdraw()
         await self._cell.drain(drain)
         await self._inbound.flush()
@@ -57,6 +77,7 @@ class Ref:
         await self._inbound.close()
         await self._router.close()
         await self._port.close()
+        self._forget(self)
 
 
 class Runtime(Verbs):
@@ -70,6 +91,7 @@ class Runtime(Verbs):
             ``SLIM_SHARED_SECRET`` says, else the random one in the user's config folder.
         embed_node: Start a node in this process if nothing listens at the endpoint.
         lost_after: Seconds without a sign of life after which a peer that owes something is lost.
+        middleware: Told what happens to messages, in this order.
 
     Raises:
         ConfigurationError: A value is wrong: at once, or on entering.
@@ -90,6 +112,7 @@ class Runtime(Verbs):
         shared_secret: str | None = None,
         embed_node: bool = False,
         lost_after: float = 3.0,
+        middleware: Iterable[Middleware] = (),
     ) -> None:
         self._endpoint = Endpoint.parse(endpoint or default_endpoint())
         self._name = check_name(name)
@@ -100,8 +123,11 @@ class Runtime(Verbs):
                 f"lost_after is {lost_after!r}, but must be a number of seconds above 0."
             )
         self._lost_after = lost_after
+        self._hooks = Hooks([LogFailures(), *middleware])
+        self.dead_letters = DeadLetters(self._hooks)
+        """The last messages that were accepted by an agent here and not handled to their end."""
         self._stack = AsyncExitStack()
-        self._refs: list[Ref] = []
+        self._refs: set[Ref] = set()
         self._own: asyncio.Future[Router] | None = None
         self._transport: Transport
         self._pulse: Pulse
@@ -112,18 +138,13 @@ class Runtime(Verbs):
         return str(self._endpoint)
 
     async def __aenter__(self) -> Self:
-        # Here, not at the top: a program that only declares agents need not load the bindings.
-        from slim_actors.transport.slim import SlimTransport
-
-        secret = local_secret() if self._secret is None else self._secret
-        self._transport = SlimTransport(self._endpoint, secret)
-        self._stack.push_async_callback(self._transport.close)
-        if not await self._endpoint.listening():
-            if not self._embed:
-                raise no_node(self._endpoint)
-            await self._start_node()
-        self._pulse = Pulse(self._transport, self._lost_after)
-        self._stack.push_async_callback(self._pulse.stop)
+        async with AsyncExitStack() as on_error:
+            on_error.push_async_callback(self._stack.aclose)
+            self._transport = await self._connect()
+            self._stack.push_async_callback(self._transport.close)
+            self._pulse = Pulse(self._transport, self._lost_after)
+            self._stack.push_async_callback(self._pulse.stop)
+            on_error.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -135,11 +156,12 @@ class Runtime(Verbs):
         Args:
             drain: Seconds that accepted messages may take, as in `Ref.stop`.
         """
-        refs, self._refs = self._refs, []
         try:
-            await asyncio.gather(*(ref.stop(drain) for ref in refs))
+            await asyncio.gather(*(ref.stop(drain) for ref in list(self._refs)))
             if self._own is not None:
-                await (await self._own).close()
+                await asyncio.wait([self._own])
+                if self._own.exception() is None:
+                    await self._own.result().close()
         finally:
             await self._stack.aclose()
 
@@ -170,20 +192,21 @@ class Runtime(Verbs):
                 f'(Agent, name="org/namespace/service"), or give one when it is started.'
             )
         port = await self._transport.open(check_name(name))
-        router = Router(self._transport, port, self._pulse)
+        router = Router(self._transport, port, self._pulse, self._hooks)
         try:
-            cell = Cell(instance, router)
+            cell = Cell(instance, router, self._hooks, self.dead_letters)
             await cell.start()
         except BaseException:
             await router.close()
             await port.close()
             raise
-        ref = Ref(port.address, cell, Inbound(port, cell, self._pulse), router, port)
-        self._refs.append(ref)
+        ref = Ref(port.address, cell, Inbound(port, cell, self._pulse), router, port, self._refs.discard)
+        self._refs.add(ref)
         return ref
 
     async def _sender(self) -> Router:
-        if self._own is None:
+        # A port that could not be opened is tried again by the next message.
+        if self._own is None or (self._own.done() and self._own.exception() is not None):
             self._own = asyncio.ensure_future(self._open_own())
         if not self._own.done():
             await asyncio.shield(self._own)
@@ -191,10 +214,25 @@ class Runtime(Verbs):
 
     async def _open_own(self) -> Router:
         port = await self._transport.open(self._name)
-        return Router(self._transport, port, self._pulse)
+        return Router(self._transport, port, self._pulse, self._hooks)
+
+    def _travelling(self) -> dict[str, Any]:
+        return {}
 
     def _expires(self, timeout: float | None) -> float:
         return asyncio.get_running_loop().time() + (DEFAULT_TIMEOUT if timeout is None else timeout)
+
+    async def _connect(self) -> Transport:
+        """Give what carries the messages."""
+        # Here, not at the top: a program that only declares agents need not load the bindings.
+        from slim_actors.transport.slim import SlimTransport
+
+        transport = SlimTransport(self._endpoint, local_secret() if self._secret is None else self._secret)
+        if not await self._endpoint.listening():
+            if not self._embed:
+                raise no_node(self._endpoint)
+            await self._start_node()
+        return transport
 
     async def _start_node(self) -> None:
         from slim_actors.transport.node import SlimNode

@@ -17,6 +17,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from slim_actors.models import encode_hook
+
 __all__ = [
     "PAYLOAD_TYPE",
     "VERSION",
@@ -25,12 +27,17 @@ __all__ = [
     "Batch",
     "Cancel",
     "Credit",
+    "End",
     "Error",
     "Frame",
+    "Grant",
     "Hello",
+    "Incoming",
+    "Item",
     "Ping",
     "Problem",
     "Reply",
+    "Stream",
     "Tell",
     "decode_batch",
     "encode_frame",
@@ -60,7 +67,9 @@ class Ask(_Frame, tag=1, frozen=True):
     ttl: Seconds
     """Seconds until the caller's deadline. A duration, not a time of day: clocks of machines differ."""
     context: dict[str, Any] | None = None
-    """What travels along through every hop, for instance a trace."""
+    """What travels along through every hop."""
+    items: bool = False
+    """Whether a flow of items follows it, from the caller to the agent."""
 
 
 class Tell(_Frame, tag=2, frozen=True):
@@ -121,15 +130,55 @@ class Hello(_Frame, tag=9, frozen=True):
     """Types that may safely be handled twice; ``"*"`` stands for every type."""
 
 
-Frame = Ask | Tell | Reply | Error | Accepted | Credit | Cancel | Ping | Hello
+class Stream(_Frame, tag=10, frozen=True):
+    """A message that wants a flow of replies."""
 
-_encoder = msgspec.msgpack.Encoder()
+    id: Id
+    type: str
+    body: Raw
+    ttl: Seconds
+    """Seconds until it must have been started."""
+    context: dict[str, Any] | None = None
+    items: bool = False
+    granted: Id = 0
+    """How many replies may be sent before the first grant."""
+
+
+class Item(_Frame, tag=11, frozen=True):
+    """One item of a flow, of the replies or of what follows a message."""
+
+    id: Id
+    number: Id
+    """Counted from 0, so that a lost item is noticed and one that comes twice does no harm."""
+    body: Raw
+
+
+class End(_Frame, tag=12, frozen=True):
+    """The flow is complete."""
+
+    id: Id
+    count: Id
+
+
+class Grant(_Frame, tag=13, frozen=True):
+    """How many items of the flow may be sent in all."""
+
+    id: Id
+    total: Id
+
+
+Incoming = Ask | Tell | Stream
+"""What asks an agent to do something."""
+
+Frame = Ask | Tell | Reply | Error | Accepted | Credit | Cancel | Ping | Hello | Stream | Item | End | Grant
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=encode_hook)
 _batch_decoder = msgspec.msgpack.Decoder(list[Frame])
 _frame_decoder = msgspec.msgpack.Decoder(Frame)
 _raws_decoder = msgspec.msgpack.Decoder(list[Raw])
 _any_decoder = msgspec.msgpack.Decoder()
 
-_KNOWN_TAGS = range(1, 10)
+_KNOWN_TAGS = range(1, 14)
 _ARRAY_16, _ARRAY_32 = 0xDC, 0xDD
 _FIXARRAY, _FIXARRAY_MOST, _ARRAY_16_MOST = 0x90, 15, 0xFFFF
 

@@ -13,12 +13,15 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from slim_actors import Runtime
 from slim_actors.endpoints import Endpoint
+from slim_actors.testing import MemoryNetwork, TestRuntime, VirtualClock
 from slim_actors.transport.node import SlimNode
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,10 +137,39 @@ async def endpoint() -> AsyncIterator[str]:
     await node.stop()
 
 
+class World:
+    """Somewhere that runtimes meet: a real node, or a network in memory with a virtual clock."""
+
+    def __init__(self, stack: AsyncExitStack, endpoint: str | None) -> None:
+        self.endpoint = endpoint
+        self.network = MemoryNetwork()
+        self._stack = stack
+
+    async def runtime(self, **options: Any) -> Runtime:
+        """Join the world."""
+        if self.endpoint is None:
+            return await self._stack.enter_async_context(TestRuntime(network=self.network, **options))
+        return await self._stack.enter_async_context(Runtime(self.endpoint, **options))
+
+
+@pytest.fixture(params=["memory", "slim"])
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    """Both kinds of world, one after the other: what holds in one must hold in the other."""
+    async with AsyncExitStack() as stack:
+        if request.param == "memory":
+            stack.enter_context(VirtualClock())
+            yield World(stack, None)
+        else:
+            where = free_endpoint()
+            node = SlimNode(Endpoint.parse(where))
+            await node.start()
+            stack.push_async_callback(node.stop)
+            yield World(stack, where)
+
+
 @pytest.fixture
-async def runtime(endpoint: str) -> AsyncIterator[Runtime]:
-    async with Runtime(endpoint) as runtime:
-        yield runtime
+async def runtime(world: World) -> Runtime:
+    return await world.runtime()
 
 
 async def eventually(condition: Callable[[], bool | Awaitable[bool]], within: float = PATIENCE) -> None:

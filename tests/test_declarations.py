@@ -8,8 +8,12 @@ import pytest
 from attrs import define, frozen
 
 from slim_actors import Agent, ConfigurationError, Context, DeclarationError, Mailbox, Request, handler
-from slim_actors.agent import declaration_of
-from slim_actors.cell import make
+from slim_actors.declaration import Declaration
+from slim_actors.factory import make
+
+
+def declaration_of(cls: type[Agent]) -> Declaration:
+    return cls.__declaration__.readable()
 
 
 @frozen
@@ -40,8 +44,8 @@ def test_handlers_are_found_by_the_annotated_type() -> None:
         "list": "rest",
     }
     assert declared.idempotent == ["int", "list"]
-    assert declared.handlers["tests.test_declarations.Say"].takes_ctx
-    assert not declared.handlers["int"].takes_ctx
+    assert declared.handlers["tests.test_declarations.Say"].takes == ("ctx",)
+    assert declared.handlers["int"].takes == ()
 
 
 def test_a_type_that_is_known_only_inside_a_function_may_be_annotated() -> None:
@@ -133,11 +137,11 @@ def test_a_name_that_is_not_org_namespace_service_is_refused(bad: str) -> None:
 
 
 def test_wrong_parameters_are_refused() -> None:
-    with pytest.raises(DeclarationError, match=r"\(self, message, ctx\)"):
+    with pytest.raises(DeclarationError, match=r"must take \(self, message\)"):
 
         class Bad(Agent, name="t/t/bad"):
             @handler
-            async def say(self, message: Say, ctx: Context, more: int) -> None: ...
+            async def say(self, message: Say, ctx: Context, more: int, most: int) -> None: ...
 
 
 def test_an_annotation_that_is_no_type_is_refused() -> None:

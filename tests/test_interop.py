@@ -21,6 +21,12 @@ ALICE = ("agntcy", "ns", "alice")
 SECONDS_5 = timedelta(seconds=5)
 
 
+@pytest.fixture
+async def runtime(endpoint: str) -> AsyncIterator[Runtime]:
+    async with Runtime(endpoint) as runtime:
+        yield runtime
+
+
 def config() -> slim.SessionConfig:
     return slim.SessionConfig(
         session_type=slim.SessionType.POINT_TO_POINT,

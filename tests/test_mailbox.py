@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from slim_actors.errors import DeliveryError
-from slim_actors.mailbox import Envelope, MailboxQueue, State
+from slim_actors.mailbox import Envelope, Mailbox, MailboxQueue, State
 from slim_actors.names import Address
 
 
@@ -27,7 +27,7 @@ def envelope(number: int, log: Log) -> Envelope:
 
 
 async def test_what_does_not_fit_waits_outside_until_there_is_room() -> None:
-    log, box = Log(), MailboxQueue(2)
+    log, box = Log(), MailboxQueue(Mailbox(2))
     for number in range(4):
         box.put(envelope(number, log))
     assert len(box) == 2
@@ -38,7 +38,7 @@ async def test_what_does_not_fit_waits_outside_until_there_is_room() -> None:
 
 
 async def test_a_message_that_has_its_outcome_is_passed_over() -> None:
-    log, box = Log(), MailboxQueue(5)
+    log, box = Log(), MailboxQueue(Mailbox(5))
     first, second = envelope(1, log), envelope(2, log)
     box.put(first)
     box.put(second)
@@ -55,7 +55,7 @@ async def test_an_envelope_has_one_outcome() -> None:
 
 
 async def test_a_taker_that_is_cancelled_passes_its_turn_on() -> None:
-    log, box = Log(), MailboxQueue(5)
+    log, box = Log(), MailboxQueue(Mailbox(5))
     first, second = asyncio.ensure_future(box.take()), asyncio.ensure_future(box.take())
     await asyncio.sleep(0)
     box.put(envelope(1, log))
@@ -65,7 +65,7 @@ async def test_a_taker_that_is_cancelled_passes_its_turn_on() -> None:
 
 
 async def test_clearing_gives_what_had_no_outcome() -> None:
-    log, box = Log(), MailboxQueue(1)
+    log, box = Log(), MailboxQueue(Mailbox(1))
     box.put(envelope(1, log))
     box.put(envelope(2, log))
     assert [left.id for left in box.clear_parked()] == [2]

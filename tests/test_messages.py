@@ -8,10 +8,11 @@ import enum
 from typing import Any, Generic, TypeVar
 
 import msgspec
+import pydantic
 import pytest
 from attrs import define, field, frozen
 
-from slim_actors import MalformedMessage, Request
+from slim_actors import MalformedMessage, Request, wire
 from slim_actors.messages import Body, body_of, reply_body, reply_type, same_type, type_name
 
 T = TypeVar("T")
@@ -39,6 +40,17 @@ class Plain(Request["Inner"]):
     x: int
 
 
+class Model(pydantic.BaseModel):
+    x: int
+    when: datetime.datetime | None = None
+    more: list[Model] = []
+
+
+@frozen
+class Holder:
+    model: Model
+
+
 class Record(msgspec.Struct):
     x: int
 
@@ -49,7 +61,9 @@ class Wrapped(Request[T], Generic[T]):
 
 
 def through_the_wire(value: Any, declared: Any) -> Any:
-    return Body(declared).read(msgspec.msgpack.encode(value), "It")
+    (frame,) = wire.decode_batch(wire.join([wire.encode_frame(wire.Reply(1, value))])).frames
+    assert isinstance(frame, wire.Reply)
+    return Body(declared).read(frame.body, "It")
 
 
 @pytest.mark.parametrize(
@@ -59,6 +73,8 @@ def through_the_wire(value: Any, declared: Any) -> Any:
         Inner([]),
         Plain(3),
         Record(4),
+        Model(x=1, when=datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC), more=[Model(x=3)]),
+        Holder(Model(x=1)),
     ],
 )
 def test_typed_messages_survive_the_wire(value: Any) -> None:
@@ -79,6 +95,11 @@ def test_a_wrong_field_is_named() -> None:
         MalformedMessage, match=r"It does not fit .*`int`, got `str` - at `\$.inner.numbers\[1\]`"
     ):
         through_the_wire({"inner": {"numbers": [1, "x"]}}, Outer)
+
+
+def test_a_wrong_field_of_a_model_is_named() -> None:
+    with pytest.raises(MalformedMessage, match=r"It does not fit .*x: Input should be a valid integer"):
+        through_the_wire({"x": "many"}, Model)
 
 
 def test_unknown_fields_are_ignored_and_missing_ones_take_their_defaults() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from slim_actors import Anycast, PeerLost, Runtime, Unicast
 from tests.agents_for_tests import Echo, Gate, Wait, Worker
-from tests.conftest import eventually
+from tests.conftest import World, eventually
 
 ECHO = Anycast("test/ns/echo")
 
@@ -28,29 +28,24 @@ async def answered_by(runtime: Runtime, route: Anycast | Unicast, count: int) ->
 @pytest.mark.parametrize("mls", [False, True])
 @pytest.mark.parametrize(("replicas", "messages"), [(1, 5), (3, 12), (3, 13), (5, 7)])
 async def test_anycast_spreads_evenly_from_the_first_message_on(
-    endpoint: str,
-    replicas: int,
-    messages: int,
-    mls: bool,
+    world: World, replicas: int, messages: int, mls: bool
 ) -> None:
-    async with Runtime(endpoint) as host, Runtime(endpoint) as fresh:
-        for _ in range(replicas):
-            await host.spawn(Echo)
-        counts = await answered_by(fresh, Anycast("test/ns/echo", mls=mls), messages)
-        assert len(counts) == min(replicas, messages)
-        assert all(abs(count - messages / replicas) <= 1 for count in counts.values())
+    host, fresh = await world.runtime(), await world.runtime()
+    for _ in range(replicas):
+        await host.spawn(Echo)
+    counts = await answered_by(fresh, Anycast("test/ns/echo", mls=mls), messages)
+    assert len(counts) == min(replicas, messages)
+    assert all(abs(count - messages / replicas) <= 1 for count in counts.values())
 
 
-async def test_replicas_in_the_callers_process_get_no_more_than_others(
-    runtime: Runtime, endpoint: str
-) -> None:
-    async with Runtime(endpoint) as elsewhere:
-        local = await runtime.spawn(Echo)
-        for _ in range(2):
-            await elsewhere.spawn(Echo)
-        counts = await answered_by(runtime, ECHO, 12)
-        assert counts[local.address.instance] == 4
-        assert sorted(counts.values()) == [4, 4, 4]
+async def test_replicas_in_the_callers_process_get_no_more_than_others(world: World) -> None:
+    here, elsewhere = await world.runtime(), await world.runtime()
+    local = await here.spawn(Echo)
+    for _ in range(2):
+        await elsewhere.spawn(Echo)
+    counts = await answered_by(here, ECHO, 12)
+    assert counts[local.address.instance] == 4
+    assert sorted(counts.values()) == [4, 4, 4]
 
 
 async def test_a_burst_on_an_empty_pool_reaches_every_replica(runtime: Runtime) -> None:

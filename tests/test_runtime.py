@@ -1,4 +1,4 @@
-"""Agents and verbs, over a real node."""
+"""Agents and verbs, over a real node and in memory: one behaviour."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from slim_actors import (
     handler,
 )
 from tests.agents_for_tests import Echo, Fail, Gate, Note, Relay, Say, Wait, WhoAmI, Worker
-from tests.conftest import eventually
+from tests.conftest import World, eventually
 
 WORKER = Anycast("test/ns/worker")
 
@@ -268,17 +268,17 @@ async def test_what_is_no_route_or_no_timeout_is_refused(runtime: Runtime) -> No
             await runtime.ask(WORKER, "x", timeout=timeout)  # type: ignore[arg-type]
 
 
-async def test_stopping_finishes_what_was_accepted(endpoint: str) -> None:
+async def test_stopping_finishes_what_was_accepted(world: World) -> None:
     gate = Gate()
-    async with Runtime(endpoint) as caller, Runtime(endpoint) as host:
-        ref = await host.spawn(lambda: Worker(gate))
-        asks = [asyncio.create_task(caller.ask(ref.route, Wait(name))) for name in "abc"]
-        await eventually(lambda: gate.began == ["a"])
-        stopping = asyncio.create_task(host.stop())
-        await eventually(lambda: ref._cell.is_draining)
-        gate.open.set()
-        assert await asyncio.gather(*asks) == ["a", "b", "c"]
-        await stopping
+    caller, host = await world.runtime(), await world.runtime()
+    ref = await host.spawn(lambda: Worker(gate))
+    asks = [asyncio.create_task(caller.ask(ref.route, Wait(name))) for name in "abc"]
+    await eventually(lambda: gate.began == ["a"])
+    stopping = asyncio.create_task(host.stop())
+    await eventually(lambda: ref._cell.is_draining)
+    gate.open.set()
+    assert await asyncio.gather(*asks) == ["a", "b", "c"]
+    await stopping
 
 
 async def test_thousands_of_messages_in_flight_are_all_answered(runtime: Runtime) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import AsyncIterable, Callable
 from typing import Any
 
 from attrs import define, frozen
-from msgspec import Raw
 
 from slim_actors import wire
 from slim_actors.errors import DeliveryError, MalformedMessage, PeerLost, Stopped, from_wire
 from slim_actors.link import Link, Pulse
+from slim_actors.messages import Body
 from slim_actors.names import Address
+from slim_actors.streams import ITEMS_AHEAD, Inlet, Outlet
 from slim_actors.transport.base import Payload, Session
 
 __all__ = ["Outgoing", "Peer"]
@@ -21,27 +23,57 @@ _FIRST_WINDOW = 256
 """Messages that may be under way before the agent's hello has said how many."""
 
 
-@frozen
+@frozen(eq=False)
 class Outgoing:
     """One message as it is sent, to one replica or, on a retry, to another."""
 
+    kind: type[wire.Ask | wire.Tell | wire.Stream]
     id: int
     type: str
     body: Any
     expires: float
     """On the clock of the event loop, in seconds."""
-    wants_reply: bool
+    replies: Body
+    """The reader of the replies."""
+    context: dict[str, Any] | None = None
+    items: AsyncIterable[Any] | None = None
+    """What follows the message."""
 
-    def frame(self, now: float) -> wire.Frame:
+    @property
+    def wants_reply(self) -> bool:
+        """Whether it ends in more than being accepted."""
+        return self.kind is not wire.Tell
+
+    def frame(self, now: float) -> wire.Incoming:
         """Make the frame; the deadline travels as what is left of it."""
-        kind = wire.Ask if self.wants_reply else wire.Tell
-        return kind(self.id, self.type, self.body, max(0.0, self.expires - now))
+        ttl = max(0.0, self.expires - now)
+        if self.kind is wire.Tell:
+            return wire.Tell(self.id, self.type, self.body, ttl, self.context)
+        follows = self.items is not None
+        if self.kind is wire.Ask:
+            return wire.Ask(self.id, self.type, self.body, ttl, self.context, follows)
+        return wire.Stream(self.id, self.type, self.body, ttl, self.context, follows, ITEMS_AHEAD)
 
 
 @define(eq=False)
 class _Pending:
     message: Outgoing
     outcome: asyncio.Future[Any]
+    """The reply, the acceptance, or, of a stream, that its first item came or that it ended."""
+    inlet: Inlet | None = None
+    outlet: Outlet | None = None
+    pump: asyncio.Task[None] | None = None
+
+    def end(self, result: Any = None, error: Exception | None = None) -> None:
+        """Set the outcome, if there is none yet."""
+        if error is not None and self.inlet is not None:
+            self.inlet.fail(error)
+        if self.outcome.done():
+            return
+        if error is not None:
+            self.outcome.set_exception(error)
+        else:
+            self.outcome.set_result(result)
 
 
 class Peer:
@@ -97,34 +129,47 @@ class Peer:
         Raises:
             DeliveryError: The outcome is not a reply.
         """
-        await self._credit()
-        loop = asyncio.get_running_loop()
-        pending = _Pending(message, loop.create_future())
-        self._link.send(message.frame(loop.time()))
-        self._sent += 1
-        self._pending[message.id] = pending
+        pending = await self._begin(message)
         try:
             return await pending.outcome
-        except asyncio.CancelledError:
-            self._link.send(wire.Cancel(message.id))
-            raise
         finally:
-            del self._pending[message.id]
-            self._admit()
+            await self._finish(pending)
 
-    @property
-    def _room(self) -> int:
-        # What has its outcome is no longer waiting at the door, whatever the last credit said.
-        return self._window - min(self._sent - self._credited, len(self._pending))
+    async def stream(self, message: Outgoing) -> Inlet:
+        """Send a message that wants a stream; give the replies once the first has come, or their end.
+
+        `finish` must follow.
+
+        Raises:
+            DeliveryError: It ended before a reply came.
+        """
+        pending = await self._begin(message)
+        try:
+            await pending.outcome
+        except BaseException:
+            await self._finish(pending)
+            raise
+        assert pending.inlet is not None, "a stream has an inlet"
+        return pending.inlet
+
+    async def finish(self, message: Outgoing) -> None:
+        """End a stream, whether it was read to its end or not."""
+        pending = self._pending.get(message.id)
+        if pending is not None:
+            await self._finish(pending)
 
     def resend(self) -> None:
         """Send again what has no outcome, after an outage in which it may have been lost.
 
-        The replica remembers ids, so it runs nothing twice.
+        The replica remembers ids, so it runs nothing twice. A flow of items cannot be sent again.
         """
         now = asyncio.get_running_loop().time()
         for pending in list(self._pending.values()):
-            if not pending.outcome.done():
+            if pending.inlet is not None or pending.outlet is not None:
+                pending.end(
+                    error=PeerLost(f"The network was away while items went to and fro with {self.address}.")
+                )
+            elif not pending.outcome.done():
                 self._link.send(pending.message.frame(now))
 
     async def close(self) -> None:
@@ -133,23 +178,9 @@ class Peer:
 
     def frame(self, frame: wire.Frame) -> None:
         """See `LinkOwner.frame`."""
-        match frame:
-            case wire.Reply():
-                self._end(frame.id, result=frame.body)
-            case wire.Error():
-                self._failed(frame)
-            case wire.Accepted():
-                for message_id in frame.ids:
-                    self._end(message_id, result=None)
-            case wire.Credit():
-                self._credited = max(self._credited, min(frame.total, self._sent))
-                self._admit()
-            case wire.Hello():
-                self._window = max(1, frame.window)
-                self._idempotent = frozenset(frame.idempotent)
-                self._admit()
-            case _:
-                pass
+        take = _TAKES.get(type(frame))
+        if take is not None:
+            take(self, frame)
 
     def problem(self, problem: wire.Problem) -> None:
         """See `LinkOwner.problem`."""
@@ -158,19 +189,15 @@ class Peer:
 
     def plain(self, payload: Payload) -> None:
         """See `LinkOwner.plain`."""
-        del payload
-        error = MalformedMessage(
-            f"{self.address} answered in plain bytes: use Unicast({self.address.name!r}, wire='bytes')."
+        self._end_all(
+            f"{self.address} answered in plain bytes: use Unicast({self.address.name!r}, wire='bytes').",
+            MalformedMessage,
         )
-        for message_id in list(self._pending):
-            self._end(message_id, error=error)
 
     def closed(self, reason: str) -> None:
         """See `LinkOwner.closed`."""
         self._loss = f"{self.address} is lost: {reason}."
-        for pending in self._pending.values():
-            if not pending.outcome.done():
-                pending.outcome.set_exception(PeerLost(self._loss))
+        self._end_all(self._loss, PeerLost)
         self._admit()
 
     def lost(self, *, may_have_run: bool) -> PeerLost:
@@ -178,6 +205,53 @@ class Peer:
         error = PeerLost(self._loss or f"{self.address} is lost.")
         error.may_have_run = may_have_run
         return error
+
+    async def _begin(self, message: Outgoing) -> _Pending:
+        await self._credit()
+        loop = asyncio.get_running_loop()
+        self._link.send(message.frame(loop.time()))
+        pending = self._pending[message.id] = _Pending(message, loop.create_future())
+        self._sent += 1
+        if message.kind is wire.Stream:
+            pending.inlet = Inlet(
+                message.replies, lambda total: self._grant(message.id, total), f"the stream of {self.address}"
+            )
+        if message.items is not None:
+            pending.outlet = Outlet(lambda number, value: self._send_item(message.id, number, value))
+            pending.pump = asyncio.create_task(self._pump(pending, message.items))
+        return pending
+
+    async def _finish(self, pending: _Pending) -> None:
+        self._pending.pop(pending.message.id, None)
+        self._admit()
+        # Whoever waits for the outcome and is cancelled cancels the future with it.
+        unfinished = pending.inlet is not None and not pending.inlet.is_over
+        if pending.outcome.cancelled() or not pending.outcome.done() or unfinished:
+            self._link.send(wire.Cancel(pending.message.id))
+        if pending.pump is not None and not pending.pump.done():
+            pending.pump.cancel()
+            await asyncio.wait([pending.pump])
+
+    async def _pump(self, pending: _Pending, items: AsyncIterable[Any]) -> None:
+        """Send the items that follow a message, as the agent makes room for them."""
+        assert pending.outlet is not None, "what is pumped has an outlet"
+        iterator = aiter(items)
+        try:
+            async for item in iterator:
+                await pending.outlet.put(item)
+            self._link.send(wire.End(pending.message.id, pending.outlet.count))
+        except Exception as error:  # noqa: BLE001 (the user's own iterator: its error is the caller's)
+            self._link.send(wire.Cancel(pending.message.id))
+            pending.end(error=error)
+        finally:
+            close = getattr(iterator, "aclose", None)
+            if close is not None:
+                await close()
+
+    @property
+    def _room(self) -> int:
+        # What has its outcome is no longer waiting at the door, whatever the last credit said.
+        return self._window - min(self._sent - self._credited, len(self._pending))
 
     async def _credit(self) -> None:
         while not self.is_lost and self._room <= 0:
@@ -203,21 +277,71 @@ class Peer:
                 turn.set_result(None)
                 free -= 1
 
+    def _grant(self, message_id: int, total: int) -> None:
+        self._link.send(wire.Grant(message_id, total))
+
+    def _send_item(self, message_id: int, number: int, value: Any) -> None:
+        self._link.send(wire.Item(message_id, number, value))
+
+    def _reply(self, frame: wire.Reply) -> None:
+        self._end(frame.id, result=frame.body)
+
+    def _accepted(self, frame: wire.Accepted) -> None:
+        for message_id in frame.ids:
+            self._end(message_id)
+
+    def _item(self, frame: wire.Item) -> None:
+        pending = self._pending.get(frame.id)
+        if pending is not None and pending.inlet is not None:
+            pending.inlet.item(frame.number, frame.body)
+            pending.end()
+
+    def _flow_ended(self, frame: wire.End) -> None:
+        pending = self._pending.get(frame.id)
+        if pending is not None and pending.inlet is not None:
+            pending.inlet.end(frame.count)
+            pending.end()
+
+    def _granted(self, frame: wire.Grant) -> None:
+        pending = self._pending.get(frame.id)
+        if pending is not None and pending.outlet is not None:
+            pending.outlet.grant(frame.total)
+
+    def _credited_more(self, frame: wire.Credit) -> None:
+        self._credited = max(self._credited, min(frame.total, self._sent))
+        self._admit()
+
+    def _greeted(self, frame: wire.Hello) -> None:
+        self._window = max(1, frame.window)
+        self._idempotent = frozenset(frame.idempotent)
+        self._admit()
+
     def _failed(self, frame: wire.Error) -> None:
         error = from_wire(frame.code, frame.message, frame.detail)
         self.is_leaving = self.is_leaving or isinstance(error, Stopped)
         if frame.id:
             self._end(frame.id, error=error)
-            return
-        # About the payload as a whole: nobody knows whose message was in it.
-        for message_id in list(self._pending):
-            self._end(message_id, error=error)
-
-    def _end(self, message_id: int, *, result: Raw | None = None, error: DeliveryError | None = None) -> None:
-        pending = self._pending.get(message_id)
-        if pending is None or pending.outcome.done():
-            return
-        if error is not None:
-            pending.outcome.set_exception(error)
         else:
-            pending.outcome.set_result(result)
+            # About the payload as a whole: nobody knows whose message was in it.
+            self._end_all(frame.message, type(error))
+
+    def _end(self, message_id: int, *, result: Any = None, error: DeliveryError | None = None) -> None:
+        pending = self._pending.get(message_id)
+        if pending is not None:
+            pending.end(result, error)
+
+    def _end_all(self, why: str, kind: type[DeliveryError]) -> None:
+        for pending in list(self._pending.values()):
+            pending.end(error=kind(why))
+
+
+_TAKES: dict[type[wire.Frame], Callable[[Peer, Any], None]] = {
+    wire.Reply: Peer._reply,  # noqa: SLF001 (the table of the class itself)
+    wire.Accepted: Peer._accepted,  # noqa: SLF001
+    wire.Error: Peer._failed,  # noqa: SLF001
+    wire.Item: Peer._item,  # noqa: SLF001
+    wire.End: Peer._flow_ended,  # noqa: SLF001
+    wire.Grant: Peer._granted,  # noqa: SLF001
+    wire.Credit: Peer._credited_more,  # noqa: SLF001
+    wire.Hello: Peer._greeted,  # noqa: SLF001
+}

@@ -14,6 +14,7 @@ from slim_actors.errors import MalformedMessage, PeerLost
 from slim_actors.link import Link, Pulse
 from slim_actors.names import Address
 from slim_actors.routing.peer import Outgoing
+from slim_actors.streams import Inlet
 from slim_actors.transport.base import Payload, Session
 
 __all__ = ["PlainPeer"]
@@ -61,6 +62,15 @@ class PlainPeer:
                 raise
             finally:
                 self._answer = None
+
+    async def stream(self, message: Outgoing) -> Inlet:
+        """Refuse: nothing in plain bytes says which payload is the last."""
+        raise MalformedMessage(
+            f"{message.type} wants a stream, which a peer that speaks plain bytes cannot give."
+        )
+
+    async def finish(self, message: Outgoing) -> None:
+        """Do nothing: there are no streams."""
 
     def resend(self) -> None:
         """Do nothing: a peer that knows no ids would take it for another message."""

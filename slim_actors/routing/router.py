@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from contextlib import aclosing
 from typing import Any
 
+from slim_actors import wire
+from slim_actors.call import Call
 from slim_actors.errors import (
     Busy,
+    CallCycle,
     DeliveryError,
     Expired,
     NodeUnreachable,
@@ -16,17 +20,22 @@ from slim_actors.errors import (
     Stopped,
 )
 from slim_actors.link import Pulse
-from slim_actors.messages import body_of, reply_body
+from slim_actors.mailbox import Envelope
+from slim_actors.messages import RAW, body_of, reply_body
+from slim_actors.middleware import Hooks
 from slim_actors.names import Address
 from slim_actors.routes import Anycast, Route, Unicast
 from slim_actors.routing.peer import Outgoing, Peer
 from slim_actors.routing.pin import AnyPeer, Pin
 from slim_actors.routing.plain import PlainPeer
 from slim_actors.routing.pool import NothingLeft, Pool
+from slim_actors.streams import Inlet
 from slim_actors.transport.base import Port, SessionOptions, Transport
-from slim_actors.verbs import Call
 
 __all__ = ["Router"]
+
+Attempt = Callable[[AnyPeer], Awaitable[Any]]
+"""What is tried with a replica: to deliver a message, or to begin a stream."""
 
 
 class Router:
@@ -36,12 +45,14 @@ class Router:
         transport: The network.
         port: Where the messages come from.
         pulse: Who watches whether peers are alive.
+        hooks: Told what is sent.
     """
 
-    def __init__(self, transport: Transport, port: Port, pulse: Pulse) -> None:
+    def __init__(self, transport: Transport, port: Port, pulse: Pulse, hooks: Hooks) -> None:
         self._transport = transport
         self._port = port
         self._pulse = pulse
+        self._hooks = hooks
         self._ids = itertools.count(1)
         self._pools: dict[Anycast, Pool] = {}
         self._pins: dict[Unicast, Pin] = {}
@@ -53,17 +64,72 @@ class Router:
         """Who sends."""
         return self._port.address
 
-    async def ask(self, call: Call[Any], route: Route | Pin, message: object, expires: float) -> Any:
+    async def ask(
+        self,
+        call: Call[Any],
+        route: Route | Pin,
+        message: object,
+        expires: float,
+        context: dict[str, Any],
+        items: AsyncIterable[Any] | None = None,
+    ) -> Any:
         """See `Verbs.ask`."""
-        outgoing = self._outgoing(message, expires, wants_reply=True)
+        outgoing = self._outgoing(wire.Ask, route, message, expires, context, items)
         raw = await self._deliver(call, route, outgoing)
-        if isinstance(raw, bytes):
-            return raw
-        return reply_body(type(message)).read(raw, f"The reply to {outgoing.type}")
+        return raw if isinstance(raw, bytes) else outgoing.replies.read(raw, f"The reply to {outgoing.type}")
 
-    async def tell(self, call: Call[None], route: Route | Pin, message: object, expires: float) -> None:
+    async def tell(
+        self, call: Call[Any], route: Route | Pin, message: object, expires: float, context: dict[str, Any]
+    ) -> None:
         """See `Verbs.tell`."""
-        await self._deliver(call, route, self._outgoing(message, expires, wants_reply=False))
+        await self._deliver(
+            call, route, self._outgoing(wire.Tell, route, message, expires, _for_tell(context))
+        )
+
+    async def tell_many(
+        self, route: Route | Pin, messages: Iterable[object], expires: float, context: dict[str, Any]
+    ) -> None:
+        """See `Verbs.tell_many`."""
+        tells = [
+            self._deliver(
+                Call(), route, self._outgoing(wire.Tell, route, message, expires, _for_tell(context))
+            )
+            for message in messages
+        ]
+        results = await asyncio.gather(*tells, return_exceptions=True)
+        errors = [result for result in results if isinstance(result, BaseException)]
+        if errors:
+            errors[0].add_note(f"{len(results) - len(errors)} of {len(results)} messages were accepted.")
+            raise errors[0]
+
+    async def stream(
+        self,
+        route: Route | Pin,
+        message: object,
+        expires: float,
+        patience: float,
+        context: dict[str, Any],
+        items: AsyncIterable[Any] | None = None,
+    ) -> AsyncGenerator[Any, None]:
+        """See `Verbs.stream`; ``patience`` is how many seconds each item may take."""
+        outgoing = self._outgoing(wire.Stream, route, message, expires, context, items)
+        async with aclosing(self._items(route, outgoing, patience)) as replies:
+            async for item in replies:
+                yield item
+
+    async def forward(
+        self, route: Route, message: object, envelope: Envelope, context: dict[str, Any]
+    ) -> Any:
+        """Send a message so that its outcome becomes that of an envelope; give the reply unread."""
+        if envelope.outlet is not None:
+            outgoing = self._outgoing(wire.Stream, route, message, envelope.expires, context, raw=True)
+            async with aclosing(self._items(route, outgoing, float("inf"))) as replies:
+                async for item in replies:
+                    await envelope.outlet.put(item)
+            return None
+        kind = wire.Ask if envelope.wants_reply else wire.Tell
+        outgoing = self._outgoing(kind, route, message, envelope.expires, context, raw=True)
+        return await self._deliver(Call(), route, outgoing)
 
     async def pin(self, route: Unicast, expires: float) -> Pin:
         """Open an explicit pin; whoever opens it closes it."""
@@ -74,25 +140,63 @@ class Router:
 
     async def close(self) -> None:
         """End all conversations."""
+        self._transport.forget_return(self._resend)
         ends: list[Pool | Pin] = [*self._pools.values(), *self._pins.values(), *self._explicit]
         await asyncio.gather(*(end.close() for end in ends))
 
-    def _outgoing(self, message: object, expires: float, *, wants_reply: bool) -> Outgoing:
+    def _outgoing(
+        self,
+        kind: type[wire.Incoming],
+        route: Route | Pin,
+        message: object,
+        expires: float,
+        context: dict[str, Any],
+        items: AsyncIterable[Any] | None = None,
+        *,
+        raw: bool = False,
+    ) -> Outgoing:
+        if self._hooks.sending:
+            self._hooks.call(self._hooks.sending, route, message, context)
         wire_type, body = body_of(message)
-        return Outgoing(next(self._ids), wire_type, body, expires, wants_reply)
+        replies = RAW if raw else reply_body(type(message))
+        return Outgoing(kind, next(self._ids), wire_type, body, expires, replies, context or None, items)
 
     async def _deliver(self, call: Call[Any], route: Route | Pin, message: Outgoing) -> Any:
-        if isinstance(route, Anycast):
-            work = self._anycast(call, self._pool(route), message)
-        elif isinstance(route, Unicast):
-            work = self._unicast(call, route, message)
-        else:
-            work = self._pinned(call, route, message)
+        work = self._routed(call, route, message, lambda peer: peer.deliver(message))
         return await self._within(message.expires, work)
 
-    async def _within(self, expires: float, work: Any) -> Any:
+    async def _items(
+        self, route: Route | Pin, message: Outgoing, patience: float
+    ) -> AsyncGenerator[Any, None]:
+        call: Call[Any] = Call()
+        peers: list[AnyPeer] = []
+
+        async def begin(peer: AnyPeer) -> Inlet:
+            inlet = await peer.stream(message)
+            peers.append(peer)
+            return inlet
+
+        inlet: Inlet = await self._within(message.expires, self._routed(call, route, message, begin))
         try:
-            async with asyncio.timeout_at(expires) as deadline:
+            while True:
+                try:
+                    item = await inlet.next_within(patience)
+                except StopAsyncIteration:
+                    return
+                yield item
+        finally:
+            await peers[0].finish(message)
+
+    async def _routed(self, call: Call[Any], route: Route | Pin, message: Outgoing, attempt: Attempt) -> Any:
+        if isinstance(route, Anycast):
+            return await self._anycast(call, self._pool(route), message, attempt)
+        if isinstance(route, Unicast):
+            return await self._unicast(call, route, attempt)
+        return await self._pinned(call, route, attempt)
+
+    async def _within(self, expires: float, work: Awaitable[Any]) -> Any:
+        try:
+            async with asyncio.timeout_at(expires if expires < float("inf") else None) as deadline:
                 return await work
         except TimeoutError:
             if not deadline.expired():
@@ -101,44 +205,45 @@ class Router:
             raise Expired("The deadline passed before the outcome was known.")
         raise Expired("The deadline passed while the SLIM node was away.")
 
-    async def _anycast(self, call: Call[Any], pool: Pool, message: Outgoing) -> Any:
+    async def _anycast(self, call: Call[Any], pool: Pool, message: Outgoing, attempt: Attempt) -> Any:
         refused: dict[str, DeliveryError] = {}
         while True:
             try:
-                peer = await self._when_there(lambda: pool.acquire(refused))
+                peer: Peer = await self._when_there(lambda: pool.acquire(refused))
             except NothingLeft:
                 # Everybody refused; the last word counts.
                 raise list(refused.values())[-1] from None
             call.peer = peer.address
             try:
-                return await peer.deliver(message)
-            except Busy as error:
+                return await attempt(peer)
+            except (Busy, CallCycle) as error:
                 refused[peer.address.instance] = error
             except Stopped:
                 # It was not started there, and the pool knows now that this replica is leaving.
                 continue
             except PeerLost as error:
-                if error.may_have_run and not peer.is_idempotent(message.type):
+                again = message.items is None and peer.is_idempotent(message.type)
+                if error.may_have_run and not again:
                     raise
 
-    async def _unicast(self, call: Call[Any], route: Unicast, message: Outgoing) -> Any:
+    async def _unicast(self, call: Call[Any], route: Unicast, attempt: Attempt) -> Any:
         pin = self._pins.get(route)
         if pin is None:
             pin = self._pins[route] = self._new_pin(route)
         try:
-            return await self._pinned(call, pin, message)
+            return await self._pinned(call, pin, attempt)
         except PeerLost:
             # Now that the loss has been said, the route may choose afresh.
             if self._pins.get(route) is pin:
                 del self._pins[route]
             raise
 
-    async def _pinned(self, call: Call[Any], pin: Pin, message: Outgoing) -> Any:
+    async def _pinned(self, call: Call[Any], pin: Pin, attempt: Attempt) -> Any:
         peer = await self._when_there(pin.acquire)
         call.peer = peer.address
-        return await peer.deliver(message)
+        return await attempt(peer)
 
-    async def _when_there(self, acquire: Callable[[], Any]) -> Any:
+    async def _when_there(self, acquire: Callable[[], Awaitable[Any]]) -> Any:
         """Acquire a peer; while the node is away, wait for it to come back and try again."""
         while True:
             try:
@@ -161,6 +266,9 @@ class Router:
         framed = route.wire == "frames"
         options = SessionOptions(route.mls, route.max_retries, route.timeout, framed)
         target = Address(route.name, route.instance or "")
+        if target == self.address:
+            # SLIM brings nobody's messages back to himself, so this would wait for discovery in vain.
+            raise CallCycle(f"{target} sends to itself; ctx.after(0, message) does that.")
 
         async def find() -> AnyPeer:
             session = await self._port.connect(target, options)
@@ -175,3 +283,8 @@ class Router:
         for pin in (*self._pins.values(), *self._explicit):
             if pin.peer is not None:
                 pin.peer.resend()
+
+
+def _for_tell(context: dict[str, Any]) -> dict[str, Any]:
+    """Leave the chain out: nobody waits for what a tell does, so it cannot close a circle."""
+    return {key: value for key, value in context.items() if key != "chain"}

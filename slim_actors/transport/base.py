@@ -129,6 +129,9 @@ class Transport(Protocol):
     def on_return(self, callback: Callable[[], None]) -> None:
         """Call back each time the network has come back after an outage, in which payloads may be lost."""
 
+    def forget_return(self, callback: Callable[[], None]) -> None:
+        """Call back no longer."""
+
     @property
     def is_available(self) -> bool:
         """Whether the network was there when it was last looked at."""

@@ -75,6 +75,10 @@ class SlimTransport:
         """See `Transport.on_return`."""
         self._returned.append(callback)
 
+    def forget_return(self, callback: Callable[[], None]) -> None:
+        """See `Transport.forget_return`."""
+        self._returned.remove(callback)
+
     async def available(self) -> None:
         """See `Transport.available`."""
         await self._up.wait()
@@ -115,7 +119,7 @@ class SlimTransport:
             self._up.clear()
             await self._repair()
             self._up.set()
-            for callback in self._returned:
+            for callback in list(self._returned):
                 callback()
 
     async def _repair(self) -> None:

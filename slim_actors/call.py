@@ -1,0 +1,61 @@
+"""A message under way, as a coroutine that remembers who answered."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Generator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+if TYPE_CHECKING:
+    from slim_actors.names import Address
+
+__all__ = ["Call"]
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Call(Coroutine[Any, Any, R_co], Generic[R_co]):
+    """A message under way: await it once for the reply. Then `peer` says who gave it.
+
+    It is a coroutine, so it goes wherever one goes (``asyncio.gather``, ``TaskGroup.create_task``).
+
+    Example:
+        .. code-block:: python
+
+            call = runtime.ask(Anycast("agntcy/ns/alice"), "hello")
+            reply = await call
+            print(reply, "from", call.peer.instance)
+    """
+
+    __slots__ = ("_coroutine", "peer")
+
+    def __init__(self) -> None:
+        self.peer: Address | None = None
+        """The instance that the message went to last; None until it went to one."""
+        self._coroutine: Coroutine[Any, Any, R_co]
+
+    def running(self, coroutine: Coroutine[Any, Any, R_co]) -> Self:
+        """Give the call its work."""
+        self._coroutine = coroutine
+        return self
+
+    def __await__(self) -> Generator[Any, Any, R_co]:
+        return self._coroutine.__await__()
+
+    def send(self, value: Any) -> Any:
+        """See `Coroutine.send`."""
+        return self._coroutine.send(value)
+
+    def throw(
+        self,
+        typ: type[BaseException] | BaseException,
+        val: BaseException | object = None,
+        tb: TracebackType | None = None,
+    ) -> Any:
+        """See `Coroutine.throw`."""
+        error = typ if isinstance(typ, BaseException) else (val if isinstance(val, BaseException) else typ())
+        return self._coroutine.throw(error.with_traceback(tb) if tb else error)
+
+    def close(self) -> None:
+        """See `Coroutine.close`."""
+        self._coroutine.close()

@@ -1,0 +1,234 @@
+"""What an agent class declares, read from its methods; a wrong declaration is refused with a sentence."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from attrs import evolve, frozen
+from msgspec import Raw
+
+from slim_actors.errors import ConfigurationError, DeclarationError
+from slim_actors.messages import Body, same_type, type_name
+from slim_actors.names import check_name
+
+__all__ = ["ANYTHING", "HANDLER_MARK", "TIMER_MARK", "Declaration", "Handler", "Timer", "declare"]
+
+HANDLER_MARK = "__slim_actors_handler__"
+TIMER_MARK = "__slim_actors_every__"
+ANYTHING = "*"
+"""Stands for every type, where a handler takes anything."""
+
+_UNTYPED = "receive"
+_MOST_PARAMETERS = 3
+_UNIONS = (Union, types.UnionType)
+_FLOWS = (AsyncIterator, AsyncIterable)
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+@frozen(eq=False)
+class Handler:
+    """One method of an agent class for one type of message."""
+
+    method: str
+    declared: Any
+    """The one type of message; Any for the untyped ``receive``."""
+    takes: tuple[str, ...] = ()
+    """What it takes after the message, in this order: ``"items"``, ``"ctx"``."""
+    idempotent: bool = False
+    streams: bool = False
+    """Whether it yields its replies."""
+    items: Any = None
+    """The type of the items that follow the message, if it takes any."""
+    body: Body | None = None
+    """The reader of its messages, once the types are known to be readable."""
+    items_body: Body | None = None
+    """The reader of the items."""
+
+    def read(self, raw: Raw, wire_type: str) -> Any:
+        """Make the message of its body.
+
+        Raises:
+            MalformedMessage: It does not fit the declared type.
+        """
+        assert self.body is not None, "only what Declaration.readable gave reads messages"
+        return self.body.read(raw, wire_type)
+
+
+@frozen(eq=False)
+class Timer:
+    """A method that is called again and again."""
+
+    method: str
+    seconds: float
+    takes: tuple[str, ...] = ()
+
+
+@frozen(eq=False)
+class Declaration:
+    """What an agent class declares: its name, its handlers by wire type, and its timers."""
+
+    owner: str
+    name: str | None = None
+    handlers: Mapping[str, Handler] = {}
+    timers: tuple[Timer, ...] = ()
+
+    def find(self, wire_type: str) -> Handler | None:
+        """Give the handler for a type named on the wire; the untyped one if there is no other."""
+        found = self.handlers.get(wire_type)
+        if found is None:
+            matches = [known for known in self.handlers if same_type(known, wire_type)]
+            found = self.handlers[matches[0]] if len(matches) == 1 else self.handlers.get(ANYTHING)
+        return found
+
+    @property
+    def untyped(self) -> Handler | None:
+        """The handler that takes anything."""
+        return self.handlers.get(ANYTHING)
+
+    @property
+    def idempotent(self) -> list[str]:
+        """The wire types whose handlers are idempotent; ``"*"`` stands for the untyped one."""
+        return [wire_type for wire_type, handler in self.handlers.items() if handler.idempotent]
+
+    @property
+    def accepts(self) -> str:
+        """The handled types, for a message to a person."""
+        return ", ".join(sorted(self.handlers)) or "nothing"
+
+    def readable(self) -> Declaration:
+        """Give the same with readers for every type of message.
+
+        Raises:
+            DeclarationError: There is no handler, or a type that cannot be read from the wire.
+        """
+        if not self.handlers and not self.timers:
+            raise DeclarationError(
+                f"{self.owner} handles nothing: give it a @handler method or a receive method."
+            )
+        return evolve(
+            self, handlers={name: self._with_readers(found) for name, found in self.handlers.items()}
+        )
+
+    def _with_readers(self, found: Handler) -> Handler:
+        try:
+            items = Body(found.items) if found.items is not None else None
+            return evolve(found, body=Body(found.declared), items_body=items)
+        except (TypeError, NameError) as error:
+            raise DeclarationError(
+                f"{self.owner}.{found.method}: messages of this type cannot be read: {error}."
+            ) from None
+
+
+def declare(cls: type, name: str | None, inherited: Declaration, scope: Mapping[str, Any]) -> Declaration:
+    """Read what a class declares.
+
+    Args:
+        cls: The agent class.
+        name: The SLIM name that its class statement gives.
+        inherited: What its base class declares.
+        scope: The names around the class statement; annotations may use them.
+
+    Raises:
+        DeclarationError: Something in it cannot be.
+    """
+    if name is not None:
+        try:
+            check_name(name)
+        except ConfigurationError as error:
+            raise DeclarationError(f"{cls.__name__}: {error}") from None
+    handlers: dict[str, Handler] = {}
+    timers: list[Timer] = []
+    for method, function in _methods(cls):
+        if hasattr(function, TIMER_MARK):
+            timers.append(_timer(cls, method, function))
+        if not hasattr(function, HANDLER_MARK) and method != _UNTYPED:
+            continue
+        for wire_type, found in _handlers(cls, method, function, scope):
+            other = handlers.setdefault(wire_type, found)
+            if other is not found:
+                raise DeclarationError(
+                    f"{cls.__name__}: {other.method} and {method} both handle {wire_type}; "
+                    "one type has one handler."
+                )
+    if "float" in handlers:
+        # As for type checkers, a whole number will do where a float is declared (PEP 484).
+        handlers.setdefault("int", handlers["float"])
+    return Declaration(cls.__name__, name or inherited.name, handlers, tuple(timers))
+
+
+def _methods(cls: type) -> list[tuple[str, Any]]:
+    """Give every method, those of base classes first, an overridden one only as it is now."""
+    names = [name for base in reversed(cls.__mro__) for name in vars(base)]
+    found = ((name, getattr(cls, name, None)) for name in dict.fromkeys(names))
+    return [(name, function) for name, function in found if inspect.isfunction(function)]
+
+
+def _timer(cls: type, method: str, function: Any) -> Timer:
+    label = f"{cls.__name__}.{method}"
+    _, *parameters = inspect.signature(function).parameters.values()
+    if not inspect.iscoroutinefunction(function) or len(parameters) > 1:
+        raise DeclarationError(f"{label} must be async def {method}(self) or async def {method}(self, ctx).")
+    return Timer(method, getattr(function, TIMER_MARK), ("ctx",) * len(parameters))
+
+
+def _handlers(
+    cls: type, method: str, function: Any, scope: Mapping[str, Any]
+) -> Iterator[tuple[str, Handler]]:
+    label = f"{cls.__name__}.{method}"
+    streams = inspect.isasyncgenfunction(function)
+    if not streams and not inspect.iscoroutinefunction(function):
+        raise DeclarationError(f"{label} must be declared with async def.")
+    _, *parameters = inspect.signature(function).parameters.values()
+    positional = all(parameter.kind in _POSITIONAL for parameter in parameters)
+    if not positional or not 1 <= len(parameters) <= _MOST_PARAMETERS:
+        raise DeclarationError(f"{label} must take (self, message), and after it items or ctx or both.")
+    message, *others = parameters
+    annotation = _annotation(label, function, message.name, scope)
+    takes, items = _others(label, function, [other.name for other in others], scope)
+    if annotation is inspect.Parameter.empty and method != _UNTYPED:
+        raise DeclarationError(
+            f"{label}: annotate {message.name!r} with the type of message that it handles."
+        )
+    idempotent = bool((getattr(function, HANDLER_MARK, None) or {}).get("idempotent"))
+    whole = Handler(method, Any, takes, idempotent, streams, items)
+    if annotation in (inspect.Parameter.empty, Any, object):
+        yield ANYTHING, whole
+        return
+    for member in get_args(annotation) if get_origin(annotation) in _UNIONS else (annotation,):
+        kind = type(None) if member is None else get_origin(member) or member
+        if not isinstance(kind, type) or kind in _FLOWS:
+            raise DeclarationError(f"{label}: {member!r} is not a type of message; annotate with a class.")
+        yield type_name(kind), evolve(whole, declared=member)
+
+
+def _others(
+    label: str, function: Any, names: list[str], scope: Mapping[str, Any]
+) -> tuple[tuple[str, ...], Any]:
+    """Tell which parameter after the message is the context and which one, by its annotation, the items."""
+    takes, items = [], None
+    for name in names:
+        written = function.__annotations__.get(name)
+        flows = "AsyncIter" in written if isinstance(written, str) else get_origin(written) in _FLOWS
+        if flows:
+            items = (get_args(_annotation(label, function, name, scope)) or (Any,))[0]
+        takes.append("items" if flows else "ctx")
+    if len(set(takes)) < len(takes):
+        raise DeclarationError(f"{label} must take (self, message), and after it items or ctx or both.")
+    return tuple(takes), items
+
+
+def _annotation(label: str, function: Any, parameter: str, scope: Mapping[str, Any]) -> Any:
+    annotation = function.__annotations__.get(parameter, inspect.Parameter.empty)
+    if not isinstance(annotation, str):
+        return annotation
+    # Only this annotation: the others may name what exists for type checkers alone.
+    probe = types.SimpleNamespace(__annotations__={parameter: annotation})
+    try:
+        return get_type_hints(probe, getattr(function, "__globals__", {}), dict(scope))[parameter]
+    except NameError as error:
+        raise DeclarationError(
+            f"{label}: the annotation {annotation!r} cannot be resolved: {error}."
+        ) from None
