@@ -108,7 +108,7 @@ class Agent:
             return
         _check_settings(cls)
         scope = sys._getframe(1).f_locals  # noqa: SLF001 (annotations may name types of the enclosing function)
-        cls.__declaration__ = declare(cls, name, cls.__declaration__, scope)
+        cls.__declaration__ = declare(cls, name, scope)
 
     async def started(self, ctx: Any) -> None:
         """Called once before the first message; an error here fails the spawn."""

@@ -6,6 +6,7 @@ No network in here: envelopes come in by `Cell.deliver`, outcomes leave by the e
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import aclosing
 from typing import Any
 
@@ -36,6 +37,9 @@ _YIELD_AFTER = 64
 """Messages handled in a row before other tasks get their turn: a handler need never wait for anything."""
 
 _MOST_HOPS = 100
+_STOP_WITHIN = 2.0
+
+_logger = logging.getLogger("slim_actors.cell")
 _TICK = object()
 
 
@@ -64,6 +68,8 @@ class Cell:
         self._quiet.set()
         self._draining = False
         self._stopping = False
+        self.is_started = False
+        """Whether the agent's ``started`` has returned."""
 
     @property
     def address(self) -> Address:
@@ -83,6 +89,7 @@ class Cell:
     async def start(self) -> None:
         """Call the agent's ``started``, then begin with the messages."""
         await self.agent.started(Context(self))
+        self.is_started = True
         for _ in range(self.agent.concurrency):
             self._workers.append(asyncio.create_task(self._work(), name=str(self.address)))
         for timer in self.declaration.timers:
@@ -137,11 +144,22 @@ class Cell:
         """Cancel a message: a waiting one is never handled, a running one is cancelled at its next await."""
         if envelope.state is State.DONE:
             return
-        worker = self._running.get(envelope)
         self._mailbox.cancelled += 1
-        self._fail(envelope, Cancelled("The caller cancelled the message."))
+        self._end(envelope, Cancelled("The caller cancelled the message."))
+
+    def _end(self, envelope: Envelope, error: DeliveryError) -> None:
+        """End a message, wherever it is."""
+        worker = self._running.get(envelope)
+        self._mailbox.discard(envelope)
+        self._fail(envelope, error)
         if worker is not None:
             worker.cancel()
+        self._quiet_if_idle()
+
+    def _expire(self, envelope: Envelope) -> None:
+        if envelope.state is not State.DONE:
+            self._mailbox.expired += 1
+            self._end(envelope, Expired("The deadline passed while the message was handled."))
 
     async def drain(self, within: float) -> None:
         """Take nothing new, and finish what was accepted, in so many seconds at the most."""
@@ -168,8 +186,10 @@ class Cell:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks)
-        await self.agent.stopped(Context(self))
+            # A handler that swallows its cancellation must not keep everybody waiting.
+            await asyncio.wait(tasks, timeout=_STOP_WITHIN)
+        if self.is_started:
+            await self.agent.stopped(Context(self))
 
     def _cycle(self, envelope: Envelope) -> CallCycle | None:
         """Tell whether a message can only wait for the end of what waits for it."""
@@ -188,12 +208,15 @@ class Cell:
             envelope = await self._mailbox.take()
             if envelope.expires <= asyncio.get_running_loop().time():
                 self._mailbox.expired += 1
-                self._fail(envelope, Expired("The deadline passed while the message waited in the mailbox."))
+                self._fail(envelope, Expired("The deadline passed while the message waited."))
                 continue
             envelope.state = State.RUNNING
             self._running[envelope] = worker
             try:
                 await self._handle(envelope)
+            except Exception:
+                # Not the handler's, whose errors are outcomes: a mistake of ours must not end the agent.
+                _logger.exception("%s stumbled over a message", self.address)
             finally:
                 if self._running.get(envelope) is worker:
                     del self._running[envelope]
@@ -209,20 +232,30 @@ class Cell:
         ctx = Context(self, envelope)
         if self._hooks.handling:
             self._hooks.call(self._hooks.handling, ctx, envelope.message)
+        limit: asyncio.TimerHandle | None = None
+        if ctx.deadline is not None:
+            # A caller cancels at its deadline; this is for one that cannot any more, or never does.
+            limit = asyncio.get_running_loop().call_at(ctx.deadline, self._expire, envelope)
         try:
+            await envelope.origin.room()
             value = await self._call(envelope, ctx)
         except asyncio.CancelledError as error:
             if self._stopping:
                 raise
             # Cancelled by its caller, then it has its outcome; or by something that the handler waited for.
             self._failed(envelope, ctx, error)
-        except Exception as error:  # noqa: BLE001 (whatever a handler raises becomes its caller's error)
+        except BaseException as error:
             self._failed(envelope, ctx, error)
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
         else:
             if isinstance(value, Forward):
                 self._running[envelope] = asyncio.create_task(self._forward(envelope, ctx, value))
             else:
                 self._replied(envelope, ctx, value)
+        finally:
+            if limit is not None:
+                limit.cancel()
 
     async def _call(self, envelope: Envelope, ctx: Context) -> Any:
         found = envelope.handler
@@ -312,6 +345,9 @@ class _Own:
     def failed(self, envelope: Envelope, error: DeliveryError) -> None:
         """See `Origin.failed`."""
         self.done.set()
+
+    async def room(self) -> None:
+        """See `Origin.room`."""
 
 
 def chain_of(context: dict[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from attrs import evolve, frozen
 from msgspec import Raw
 
-from slim_actors.errors import ConfigurationError, DeclarationError
+from slim_actors.errors import ConfigurationError, DeclarationError, MalformedMessage
 from slim_actors.messages import Body, same_type, type_name
 from slim_actors.names import check_name
 
@@ -90,8 +90,11 @@ class Declaration:
 
     @property
     def idempotent(self) -> list[str]:
-        """The wire types whose handlers are idempotent; ``"*"`` stands for the untyped one."""
-        return [wire_type for wire_type, handler in self.handlers.items() if handler.idempotent]
+        """The wire types whose handlers are idempotent; ``"*"`` stands for all there are."""
+        if all(handler.idempotent for handler in self.handlers.values()):
+            return [ANYTHING]
+        found = (wire_type for wire_type, handler in self.handlers.items() if handler.idempotent)
+        return [wire_type for wire_type in found if wire_type != ANYTHING]
 
     @property
     def accepts(self) -> str:
@@ -116,19 +119,18 @@ class Declaration:
         try:
             items = Body(found.items) if found.items is not None else None
             return evolve(found, body=Body(found.declared), items_body=items)
-        except (TypeError, NameError) as error:
+        except (TypeError, NameError, MalformedMessage) as error:
             raise DeclarationError(
                 f"{self.owner}.{found.method}: messages of this type cannot be read: {error}."
             ) from None
 
 
-def declare(cls: type, name: str | None, inherited: Declaration, scope: Mapping[str, Any]) -> Declaration:
+def declare(cls: type, name: str | None, scope: Mapping[str, Any]) -> Declaration:
     """Read what a class declares.
 
     Args:
         cls: The agent class.
         name: The SLIM name that its class statement gives.
-        inherited: What its base class declares.
         scope: The names around the class statement; annotations may use them.
 
     Raises:
@@ -156,7 +158,12 @@ def declare(cls: type, name: str | None, inherited: Declaration, scope: Mapping[
     if "float" in handlers:
         # As for type checkers, a whole number will do where a float is declared (PEP 484).
         handlers.setdefault("int", handlers["float"])
-    return Declaration(cls.__name__, name or inherited.name, handlers, tuple(timers))
+    return Declaration(cls.__name__, name or _inherited_name(cls), handlers, tuple(timers))
+
+
+def _inherited_name(cls: type) -> str | None:
+    declared = (vars(base).get("__declaration__") for base in cls.__mro__[1:])
+    return next((found.name for found in declared if found is not None and found.name), None)
 
 
 def _methods(cls: type) -> list[tuple[str, Any]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
+import os
+import stat
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -17,6 +19,9 @@ __all__ = ["DEFAULT_ENDPOINT", "Endpoint", "no_node"]
 DEFAULT_ENDPOINT = "http://127.0.0.1:46357"
 
 _SCHEMES = ("http", "https", "ws", "wss", "unix")
+_MOST_PATH_BYTES = 107 if sys.platform == "linux" else 103
+"""What fits into the address of a Unix socket."""
+_MOST_SPELLING_BITS = 12
 
 
 @frozen
@@ -36,7 +41,8 @@ class Endpoint:
         """Read an endpoint as a user writes it.
 
         Raises:
-            ConfigurationError: It is not one; the text says what one looks like.
+            ConfigurationError: It is not one; the text says what one looks like. Or it is a Unix path
+                longer than the system takes.
 
         Example:
             >>> str(Endpoint.parse("127.0.0.1:46357"))
@@ -52,9 +58,9 @@ class Endpoint:
         if scheme not in _SCHEMES:
             raise wrong
         if scheme == "unix":
-            if not rest.startswith(("/", ".")):
+            if not rest.startswith(("/", ".")) or "\0" in rest or not _is_unicode(rest):
                 raise wrong
-            return cls(scheme, path=rest)
+            return cls(scheme, path=_fitting(rest))
         try:
             parts = urlsplit(f"//{rest}")
             host, port = parts.hostname, parts.port
@@ -72,36 +78,52 @@ class Endpoint:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
-    def is_local(self) -> bool:
-        """Whether only this machine can reach it."""
-        if self.scheme == "unix" or self.host == "localhost":
-            return True
-        with contextlib.suppress(ValueError):
-            return ipaddress.ip_address(self.host).is_loopback
-        return False
+    def is_secure(self) -> bool:
+        """Whether TLS protects the way to it."""
+        return self.scheme in ("https", "wss")
 
     def to_listen(self) -> str:
         """Give the form that a listening SLIM node takes: plain ``host:port`` for HTTP."""
         if self.scheme in ("http", "https"):
-            return self._authority.replace("localhost", "127.0.0.1")
+            return f"127.0.0.1:{self.port}" if self.host == "localhost" else self._authority
         return str(self)
 
     def respelled(self, number: int) -> str:
-        """Give the same place in other letters.
+        """Give the same place in other letters: a few more, however large the number.
 
         The bindings refuse a second connection to an endpoint that they still list, even when that
-        connection is dead for good; written differently, it is another endpoint to them.
+        connection is dead for good; written differently, it is another endpoint to them. They list it as
+        long as the process lives, so there are as many spellings as fit, 4096 at the most.
         """
-        if number == 0:
+        if self.scheme != "unix":
+            number %= 2**_MOST_SPELLING_BITS
+            return f"{self}/r{number}" if number else str(self)
+        # One or two bytes a bit, or long paths would outgrow what the system takes.
+        bits = min(_MOST_SPELLING_BITS, (_MOST_PATH_BYTES - len(os.fsencode(self.path))) // 2)
+        number %= 2**bits
+        if not number:
             return str(self)
-        if self.scheme == "unix":
-            folder, _, file = self.path.rpartition("/")
-            return f"unix://{folder}/{'./' * number}{file}"
-        return f"{self}/r{number}"
+        folder, slash, file = self.path.rpartition("/")
+        detour = f"{number:b}".replace("1", "./").replace("0", "/")
+        return f"unix://{folder}{slash}{detour}{file}"
 
     def remove_socket(self) -> None:
-        """Remove the file of a Unix socket that nobody listens at."""
-        Path(self.path).unlink(missing_ok=True)
+        """Remove the file of a Unix socket that nobody listens at, and nothing that is not a socket.
+
+        Raises:
+            ConfigurationError: Something else is there, or the folder is missing or closed to this user.
+        """
+        path = Path(self.path)
+        try:
+            if not path.parent.is_dir():
+                raise ConfigurationError(f"There is no folder {path.parent} for the socket {self}.")
+            if not stat.S_ISSOCK(path.lstat().st_mode):
+                raise ConfigurationError(f"{path} exists and is not a socket: give another path.")
+            path.unlink()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise ConfigurationError(f"The socket {path} cannot be made anew: {error.strerror}.") from None
 
     async def listening(self, within: float = 2.0) -> bool:
         """Tell whether something accepts connections there, waiting so many seconds at the most."""
@@ -117,6 +139,23 @@ class Endpoint:
         with contextlib.suppress(OSError):
             await writer.wait_closed()
         return True
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _fitting(path: str) -> str:
+    size = len(os.fsencode(path))
+    if size > _MOST_PATH_BYTES:
+        raise ConfigurationError(
+            f"The path {path} has {size} bytes, but a Unix socket's may have {_MOST_PATH_BYTES} at the most."
+        )
+    return path
 
 
 def no_node(endpoint: Endpoint) -> NodeUnreachable:

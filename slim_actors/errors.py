@@ -171,13 +171,28 @@ class RemoteError(DeliveryError):
     @classmethod
     def of(cls, error: BaseException, *, with_traceback: bool = False) -> RemoteError:
         """Describe the exception of a handler so that it can travel."""
-        remote_type, text = type(error).__name__, str(error)
+        remote_type, text = type(error).__name__, _text_of(error)
         return cls(
             f"{remote_type}: {text}" if text else remote_type,
             remote_type=remote_type,
             remote_message=text,
-            remote_traceback="".join(format_exception(error)) if with_traceback else "",
+            remote_traceback=_sendable("".join(format_exception(error))) if with_traceback else "",
         )
+
+
+_MOST_TEXT = 16_000
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return _sendable(str(error))
+    except Exception:  # noqa: BLE001 (a text of the user's making)
+        return "its text cannot be made"
+
+
+def _sendable(text: str) -> str:
+    """Give a text that fits into a frame, whatever is in it."""
+    return text.encode("utf-8", "replace").decode()[:_MOST_TEXT]
 
 
 _BY_CODE: dict[str, type[DeliveryError]] = {
@@ -209,7 +224,9 @@ def to_wire(error: DeliveryError) -> tuple[str, str, dict[str, Any] | None]:
             detail["traceback"] = error.remote_traceback
     elif isinstance(error, Busy):
         detail = {"retry_after": error.retry_after}
-    return error.code, str(error), detail
+    if error.may_have_run != type(error).may_have_run:
+        detail = {**(detail or {}), "may_have_run": error.may_have_run}
+    return error.code, _sendable(str(error)), detail
 
 
 def from_wire(code: str, message: str, detail: dict[str, Any] | None) -> DeliveryError:
@@ -218,16 +235,20 @@ def from_wire(code: str, message: str, detail: dict[str, Any] | None) -> Deliver
     The details come from a peer, so nothing in them is trusted to be there or to have the right type.
     """
     detail = detail or {}
-    match _BY_CODE.get(code, DeliveryError):
-        case cls if cls is RemoteError:
-            return RemoteError(
-                message,
-                remote_type=str(detail.get("type", "")),
-                remote_message=str(detail.get("message", "")),
-                remote_traceback=str(detail.get("traceback", "")),
-            )
-        case cls if cls is Busy:
-            retry_after = detail.get("retry_after")
-            return Busy(message, float(retry_after) if isinstance(retry_after, int | float) else 0.1)
-        case cls:
-            return cls(message)
+    cls = _BY_CODE.get(code)
+    error: DeliveryError
+    if cls is RemoteError:
+        error = RemoteError(
+            message,
+            remote_type=str(detail.get("type", "")),
+            remote_message=str(detail.get("message", "")),
+            remote_traceback=str(detail.get("traceback", "")),
+        )
+    elif cls is Busy:
+        retry_after = detail.get("retry_after")
+        error = Busy(message, float(retry_after) if isinstance(retry_after, int | float) else 0.1)
+    else:
+        error = (cls or DeliveryError)(message)
+    if cls is None or detail.get("may_have_run") is True:
+        error.may_have_run = True
+    return error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections import OrderedDict
 from typing import Any
 
 import msgspec
@@ -25,7 +27,7 @@ from slim_actors.mailbox import Envelope, State
 from slim_actors.outcomes import Outcomes
 from slim_actors.speaker import DEFAULT_TIMEOUT
 from slim_actors.streams import ITEMS_AHEAD, Inlet, Outlet
-from slim_actors.transport.base import Payload, Port, Session, SessionClosed
+from slim_actors.transport.base import MAX_PAYLOAD, Payload, Port, Session, SessionClosed
 
 __all__ = ["WINDOW", "Inbound"]
 
@@ -34,6 +36,8 @@ WINDOW = 1024
 
 _CREDIT_EVERY = WINDOW // 4
 _RETRY_AFTER = 0.1
+_GOODBYE_WITHIN = 1.0
+_LONGEST_TTL = 7 * 24 * 3600.0
 
 
 class Inbound:
@@ -53,15 +57,27 @@ class Inbound:
         self._conversations: set[_Conversation] = set()
         self._acceptor = asyncio.create_task(self._accept(), name=f"accept {port.address}")
 
-    async def flush(self) -> None:
-        """Wait until all outcomes so far have been handed to the network."""
-        await asyncio.gather(*(conversation.link.flush() for conversation in self._conversations))
+    def say_leaving(self) -> None:
+        """Tell all callers to send their next messages elsewhere."""
+        for conversation in self._conversations:
+            conversation.say_leaving()
+
+    async def farewell(self) -> None:
+        """Wait a moment for callers that know the instance is leaving to end their conversations.
+
+        They do when they have all their outcomes, so nothing is on its way when the last door closes.
+        """
+        framed = [conversation for conversation in self._conversations if conversation.link.framed]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE_WITHIN):
+                await asyncio.gather(*(conversation.ended.wait() for conversation in framed))
 
     async def close(self) -> None:
         """End all conversations, and accept no more."""
         self._acceptor.cancel()
         await asyncio.wait([self._acceptor])
-        await asyncio.gather(*(conversation.link.close() for conversation in list(self._conversations)))
+        closing = (conversation.link.close() for conversation in list(self._conversations))
+        await asyncio.gather(*closing, return_exceptions=True)
 
     async def _accept(self) -> None:
         while True:
@@ -93,9 +109,22 @@ class _Conversation:
         self._taken = 0
         self._credited = 0
         self._plain = _PlainOrigin(self)
+        self._plain_ids = 0
+        self.ended = asyncio.Event()
         self.link = Link(session, self, pulse)
         if session.framed:
             self.link.send(wire.Hello(wire.VERSION, WINDOW, cell.declaration.idempotent))
+            if cell.is_draining:
+                self.say_leaving()
+
+    def say_leaving(self) -> None:
+        """Tell the caller to send its next messages elsewhere."""
+        if self.link.framed:
+            self.link.send(wire.Leaving())
+
+    async def room(self) -> None:
+        """See `Origin.room`."""
+        await self.link.room()
 
     @property
     def busy(self) -> bool:
@@ -135,17 +164,22 @@ class _Conversation:
     def plain(self, payload: Payload) -> None:
         """See `LinkOwner.plain`: a peer without our wire format is answered in plain bytes."""
         untyped = self._cell.declaration.untyped
-        self._receive(
-            Envelope(
-                self._received, payload.data, untyped, self.link.peer, _expires(DEFAULT_TIMEOUT), self._plain
-            )
-        )
+        self._plain_ids -= 1
+        expires = _expires(DEFAULT_TIMEOUT)
+        envelope = Envelope(self._plain_ids, payload.data, untyped, self.link.peer, expires, self._plain)
+        self._open[envelope.id] = envelope
+        self._plain.expect(envelope)
+        self._receive(envelope)
 
     def closed(self, reason: str) -> None:
         """See `LinkOwner.closed`: nobody waits any more for what this caller asked."""
         self._conversations.discard(self)
+        self.ended.set()
         for envelope in list(self._open.values()):
-            self._cell.cancel(envelope)
+            if envelope.origin in (self, self._plain):
+                # No outcome to remember: whoever asks again under the same id asks anew.
+                self._outcomes.forget(envelope)
+                self._cell.cancel(envelope)
 
     def accepted(self, envelope: Envelope) -> None:
         """See `Origin.accepted`."""
@@ -163,6 +197,7 @@ class _Conversation:
         try:
             frame = self._last(envelope, value)
         except TooLarge as error:
+            error.may_have_run = True
             frame = self._error(envelope.id, error)
         except Exception as error:  # noqa: BLE001 (encoding runs code of the user's classes)
             frame = self._error(envelope.id, RemoteError.of(TypeError(f"the reply cannot be sent: {error}")))
@@ -175,6 +210,10 @@ class _Conversation:
         if not envelope.was_accepted:
             self.taken()
         self._outcomes.end(envelope, self._error(envelope.id, error))
+
+    def done(self, envelope: Envelope) -> None:
+        """Take note that a message has its outcome."""
+        self._open.pop(envelope.id, None)
 
     def taken(self) -> None:
         """Count a message that no longer waits at the door; the caller gets credit for the next ones."""
@@ -244,7 +283,7 @@ class _Conversation:
             envelope.fail(Busy(f"{2 * WINDOW} messages of this caller wait already.", _RETRY_AFTER))
         elif found is None and frame is not None:
             envelope.fail(
-                UnhandledMessage(f"There is no handler for {frame.type}; this agent takes {accepts}.")
+                UnhandledMessage(f"There is no handler for {frame.type[:200]}; this agent takes {accepts}.")
             )
         elif found is None:
             envelope.fail(UnhandledMessage(f"This agent does not take plain bytes; it takes {accepts}."))
@@ -273,6 +312,11 @@ class _PlainOrigin:
 
     def __init__(self, conversation: _Conversation) -> None:
         self._conversation = conversation
+        self._answers: OrderedDict[Envelope, bytes | None] = OrderedDict()
+
+    def expect(self, envelope: Envelope) -> None:
+        """Keep a place for the answer to a message."""
+        self._answers[envelope] = None
 
     def accepted(self, envelope: Envelope) -> None:
         """See `Origin.accepted`."""
@@ -281,15 +325,32 @@ class _PlainOrigin:
     def replied(self, envelope: Envelope, value: Any) -> None:
         """See `Origin.replied`."""
         try:
-            self._conversation.link.send_plain(_plain(value))
+            self._answer(envelope, _plain(value))
         except Exception as error:  # noqa: BLE001 (encoding runs code of the user's classes)
-            self.failed(envelope, RemoteError.of(error))
+            self._answer(envelope, f"error: {RemoteError.of(error)}".encode())
 
     def failed(self, envelope: Envelope, error: DeliveryError) -> None:
         """See `Origin.failed`."""
         if not envelope.was_accepted:
             self._conversation.taken()
-        self._conversation.link.send_plain(f"error: {error}".encode())
+        self._answer(envelope, f"error: {error}".encode(errors="replace"))
+
+    async def room(self) -> None:
+        """See `Origin.room`."""
+        await self._conversation.room()
+
+    def _answer(self, envelope: Envelope, data: bytes) -> None:
+        self._conversation.done(envelope)
+        if len(data) > MAX_PAYLOAD:
+            data = b"error: The reply has more bytes than one message may have."
+        self._answers[envelope] = data
+        while self._answers:
+            first = next(iter(self._answers))
+            answer = self._answers[first]
+            if answer is None:
+                return
+            del self._answers[first]
+            self._conversation.link.send_plain(answer)
 
 
 def _plain(value: Any) -> bytes:
@@ -299,4 +360,4 @@ def _plain(value: Any) -> bytes:
 
 
 def _expires(seconds: float) -> float:
-    return asyncio.get_running_loop().time() + seconds
+    return asyncio.get_running_loop().time() + min(seconds, _LONGEST_TTL)

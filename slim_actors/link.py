@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from typing import Protocol
 
@@ -18,9 +19,12 @@ from slim_actors.transport.base import MAX_PAYLOAD, Payload, Session, SessionClo
 
 __all__ = ["Link", "LinkOwner", "Pulse"]
 
+_logger = logging.getLogger("slim_actors.link")
+
 _BATCH_BYTES = 256 * 1024
 _BATCH_FRAMES = 4096
 _FRAME_ROOM = MAX_PAYLOAD - 8
+_MOST_BACKLOG = 16 * 1024 * 1024
 _PING = wire.join([wire.encode_frame(wire.Ping())])
 _CLOSE_WITHIN = 1.0
 _GOODBYE_WITHIN = 0.1
@@ -63,6 +67,10 @@ class Link:
         self._plain: deque[bytes] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._is_over = False
+        self._version_told = False
+        self.backlog = 0
+        """Bytes that wait to be handed to the network."""
+        self._drained = asyncio.Event()
         self.last_heard = asyncio.get_running_loop().time()
         self._reader = asyncio.create_task(self._read(), name=f"link {session.peer}")
         pulse.watch(self)
@@ -97,8 +105,7 @@ class Link:
 
         Raises:
             TooLarge: The frame alone is more than one payload may be.
-            TypeError: The body holds something that has no form on the wire.
-            OverflowError: It holds a whole number of more than 64 bits.
+            MalformedMessage: The body holds something that has no form on the wire.
         """
         encoded = wire.encode_frame(frame)
         if len(encoded) > _FRAME_ROOM:
@@ -110,6 +117,7 @@ class Link:
         """Put a frame that is encoded already into the next batch."""
         if not self._is_over:
             self._frames.append(frame)
+            self.backlog += len(frame)
             self._wake()
 
     def send_plain(self, data: bytes) -> None:
@@ -122,7 +130,14 @@ class Link:
             raise TooLarge(f"The message has {len(data)} bytes; one message may have {MAX_PAYLOAD}.")
         if not self._is_over:
             self._plain.append(data)
+            self.backlog += len(data)
             self._wake()
+
+    async def room(self) -> None:
+        """Wait until not too much is waiting to be sent; returns at once on a link that is over."""
+        while self.backlog > _MOST_BACKLOG and not self._is_over:
+            self._drained.clear()
+            await self._drained.wait()
 
     async def flush(self) -> None:
         """Wait until everything that was put into batches has been handed to the network."""
@@ -146,6 +161,7 @@ class Link:
         self._is_over = True
         self._frames.clear()
         self._plain.clear()
+        self._drained.set()
         self._pulse.forget(self)
         self._pulse.close_soon(self._session)
         self._owner.closed(reason)
@@ -164,9 +180,16 @@ class Link:
                 if self._frames:
                     await self._session.send(wire.join(self._gather()), wire.PAYLOAD_TYPE)
                 if self._plain:
-                    await self._session.send(self._plain.popleft(), None)
+                    data = self._plain.popleft()
+                    self.backlog -= len(data)
+                    await self._session.send(data, None)
+                if self.backlog <= _MOST_BACKLOG:
+                    self._drained.set()
         except (SessionClosed, ConfigurationError) as error:
             self.end(str(error))
+        except Exception as error:
+            _logger.exception("The link with %s stumbled while it sent", self.peer)
+            self.end(f"it could not be sent to ({type(error).__name__})")
 
     def _gather(self) -> list[bytes]:
         frames = self._frames
@@ -175,6 +198,7 @@ class Link:
         while frames and len(batch) < _BATCH_FRAMES and size + len(frames[0]) <= _BATCH_BYTES:
             batch.append(frames.popleft())
             size += len(batch[-1])
+        self.backlog -= size
         return batch
 
     async def _read(self) -> None:
@@ -191,15 +215,18 @@ class Link:
                     self._owner.plain(payload)
         except SessionClosed as error:
             self.end(str(error))
+        except Exception as error:
+            _logger.exception("The link with %s stumbled over what it received", self.peer)
+            self.end(f"what it sent could not be taken ({type(error).__name__})")
 
     def _unpack(self, payload: Payload) -> None:
         version = wire.version_of(payload.type)
         if version != wire.VERSION:
-            self.send(
-                wire.Error(
-                    0, "version", f"{payload.type!r} is not understood here; this is {wire.PAYLOAD_TYPE}."
-                )
-            )
+            if not self._version_told:
+                # Once: two that do not understand each other must not go on saying so.
+                self._version_told = True
+                what = f"{payload.type[:100]!r} is not understood here; this is {wire.PAYLOAD_TYPE}."
+                self.send(wire.Error(0, "version", what))
             return
         batch = wire.decode_batch(payload.data)
         for frame in batch.frames:
@@ -239,7 +266,9 @@ class Pulse:
 
     def forget(self, link: Link) -> None:
         """Watch a link no longer."""
-        self._links.pop(link, None)
+        probe = self._links.pop(link, None)
+        if probe is not None and probe is not asyncio.current_task():
+            probe.cancel()
 
     def close_soon(self, session: Session) -> None:
         """Close a session without waiting for it."""
@@ -249,9 +278,10 @@ class Pulse:
 
     async def stop(self) -> None:
         """Watch nothing any more."""
-        tasks = [task for task in (self._task, *self._links.values(), *self._closing) if task is not None]
-        if self._task is not None:
-            self._task.cancel()
+        watching = [task for task in (self._task, *self._links.values()) if task is not None]
+        for task in watching:
+            task.cancel()
+        tasks = [*watching, *self._closing]
         if tasks:
             await asyncio.wait(tasks, timeout=_CLOSE_WITHIN)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -102,6 +102,9 @@ class Origin(Protocol):
     def failed(self, envelope: Envelope, error: DeliveryError) -> None:
         """The message ended without a reply."""
 
+    async def room(self) -> None:
+        """Wait until its outcome can be taken: whoever does not read replies gets no more made."""
+
 
 @define(eq=False)
 class Envelope:
@@ -150,8 +153,8 @@ class MailboxQueue:
 
     def __init__(self, declared: Mailbox) -> None:
         self._declared = declared
-        self._accepted: deque[Envelope] = deque()
-        self._parked: deque[Envelope] = deque()
+        self._accepted: OrderedDict[Envelope, None] = OrderedDict()
+        self._parked: OrderedDict[Envelope, None] = OrderedDict()
         self._takers: deque[asyncio.Future[None]] = deque()
         self.accepted = self.handled = self.failed = self.expired = 0
         self.cancelled = self.dropped = self.refused = 0
@@ -162,7 +165,7 @@ class MailboxQueue:
     @property
     def stats(self) -> MailboxStats:
         """The numbers as they are now."""
-        oldest = self._accepted[0].accepted_at if self._accepted else None
+        oldest = next(iter(self._accepted)).accepted_at if self._accepted else None
         age = 0.0 if oldest is None else asyncio.get_running_loop().time() - oldest
         return MailboxStats(
             len(self._accepted),
@@ -185,27 +188,25 @@ class MailboxQueue:
         dropped = None
         if len(self._accepted) >= self._declared.capacity:
             if self._declared.overflow == "wait":
-                self._parked.append(envelope)
+                self._parked[envelope] = None
                 return None
             if self._declared.overflow == "busy":
                 self.refused += 1
                 raise Busy(
                     f"The mailbox is full: {len(self._accepted)} messages wait.", self._declared.retry_after
                 )
-            dropped = self._accepted.popleft()
+            dropped, _ = self._accepted.popitem(last=False)
             self.dropped += 1
         self._accept(envelope)
         return dropped
 
     async def take(self) -> Envelope:
-        """Wait for the next message that still has no outcome."""
+        """Wait for the next message."""
         while True:
-            while self._accepted:
-                envelope = self._accepted.popleft()
-                while self._parked and len(self._accepted) < self._declared.capacity:
-                    self._accept(self._parked.popleft())
-                if envelope.state is State.WAITING:
-                    return envelope
+            if self._accepted:
+                envelope, _ = self._accepted.popitem(last=False)
+                self._unpark()
+                return envelope
             taker = asyncio.get_running_loop().create_future()
             self._takers.append(taker)
             try:
@@ -215,25 +216,35 @@ class MailboxQueue:
                     self._wake()
                 raise
 
+    def discard(self, envelope: Envelope) -> None:
+        """Take a message out, wherever it waits."""
+        if envelope in self._accepted:
+            del self._accepted[envelope]
+            self._unpark()
+        else:
+            self._parked.pop(envelope, None)
+
     def clear(self) -> list[Envelope]:
-        """Take everything out, and give what had no outcome yet."""
-        left = [envelope for envelope in self._accepted if envelope.state is State.WAITING]
+        """Take everything out, and give it."""
+        left = list(self._accepted)
         self._accepted.clear()
         return left + self.clear_parked()
 
     def clear_parked(self) -> list[Envelope]:
         """Take out only what was never accepted."""
-        left = [envelope for envelope in self._parked if envelope.state is State.WAITING]
+        left = list(self._parked)
         self._parked.clear()
         return left
 
+    def _unpark(self) -> None:
+        while self._parked and len(self._accepted) < self._declared.capacity:
+            envelope, _ = self._parked.popitem(last=False)
+            self._accept(envelope)
+
     def _accept(self, envelope: Envelope) -> None:
-        if envelope.state is State.DONE:
-            # Cancelled while it was parked.
-            return
         envelope.accepted_at = asyncio.get_running_loop().time()
         self.accepted += 1
-        self._accepted.append(envelope)
+        self._accepted[envelope] = None
         envelope.origin.accepted(envelope)
         self._wake()
 

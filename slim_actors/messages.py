@@ -13,7 +13,7 @@ from typing import Any, ForwardRef, Generic, TypeVar, get_args, get_origin, get_
 import msgspec
 import msgspec.inspect
 
-from slim_actors.errors import MalformedMessage
+from slim_actors.errors import DeclarationError, MalformedMessage
 from slim_actors.models import decode_hook, is_model
 
 __all__ = [
@@ -78,14 +78,26 @@ def type_name(cls: type[Any]) -> str:
     name = _names.get(cls)
     if name is None:
         module = _main_module() if cls.__module__ == "__main__" else cls.__module__
+        _check_fields(cls)
         name = _names[cls] = cls.__name__ if cls in _PLAIN else f"{module}.{cls.__qualname__}"
     return name
+
+
+def _check_fields(cls: Any) -> None:
+    fields = getattr(cls, "__attrs_attrs__", ())
+    private = [field.name for field in fields if field.name.startswith("_")]
+    if private:
+        raise MalformedMessage(
+            f"{cls.__name__} cannot be a message: its field {private[0]} is private, and private fields "
+            "do not travel. Give it a public name."
+        )
 
 
 def _main_module() -> str:
     main = sys.modules["__main__"]
     spec = getattr(main, "__spec__", None)
-    if spec is not None:
+    # A tool that was started with -m and runs the program for it is not the program.
+    if spec is not None and spec.origin == getattr(main, "__file__", None):
         return str(spec.name).removesuffix(".__main__")
     file = getattr(main, "__file__", None) or "__main__"
     return str(file).replace("\\", "/").rpartition("/")[2].removesuffix(".py")
@@ -146,6 +158,7 @@ class Body:
         foreign = isinstance(msgspec.inspect.type_info(declared), msgspec.inspect.CustomType)
         if foreign and not is_model(declared):
             raise TypeError(f"{declared!r} is no attrs class, dataclass, Struct, model or plain type")
+        _check_fields(declared)
         self.declared = declared
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(declared, dec_hook=decode_hook)
 
@@ -170,8 +183,17 @@ RAW = Body(msgspec.Raw)
 
 
 def reply_body(cls: type[Any]) -> Body:
-    """Give the reader for replies to messages of this class."""
+    """Give the reader for replies to messages of this class.
+
+    Raises:
+        DeclarationError: The declared reply is no type that can be read.
+    """
     body = _reply_bodies.get(cls)
     if body is None:
-        body = _reply_bodies[cls] = Body(reply_type(cls))
+        try:
+            body = _reply_bodies[cls] = Body(reply_type(cls))
+        except (TypeError, NameError) as error:
+            raise DeclarationError(
+                f"The reply that {cls.__name__} declares cannot be read: {error}."
+            ) from None
     return body

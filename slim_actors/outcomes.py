@@ -13,25 +13,28 @@ __all__ = ["Outcomes"]
 _PER_SENDER = 4096
 _SENDERS = 1024
 _SECONDS = 120.0
-_BYTES_PER_SENDER = 8 * 1024 * 1024
+_BYTES = 64 * 1024 * 1024
 
 
 class _Window:
     def __init__(self) -> None:
-        self.entries: OrderedDict[int, Envelope | bytes] = OrderedDict()
-        self.begun: deque[float] = deque()
+        self.entries: dict[int, Envelope | bytes] = {}
+        self.ended: deque[tuple[float, int]] = deque()
+        """When which message ended, in that order."""
         self.size = 0
 
 
 class Outcomes:
     """Remembers, for each sender and id, the running envelope or the encoded frame that ended it.
 
-    Bounded: the last 4,096 messages, 8 MiB of outcomes and 120 s of each of the last 1,024 senders. A message
-    that is sent again after that counts as a new one.
+    Bounded: the last 4,096 messages and 120 s of each of the 1,024 senders that sent last, and 64 MiB of
+    outcomes in all. What is still running is not forgotten. A message that is sent again after that counts as
+    a new one.
     """
 
     def __init__(self) -> None:
         self._windows: OrderedDict[Address, _Window] = OrderedDict()
+        self._size = 0
 
     def find(self, sender: Address, message_id: int) -> Envelope | bytes | None:
         """Give the envelope of a message that is under way, the frame that ended it, or None if it is new."""
@@ -44,11 +47,13 @@ class Outcomes:
         if window is None:
             window = self._windows[envelope.sender] = _Window()
             if len(self._windows) > _SENDERS:
-                self._windows.popitem(last=False)
+                _, forgotten = self._windows.popitem(last=False)
+                self._size -= forgotten.size
+        else:
+            self._windows.move_to_end(envelope.sender)
         now = asyncio.get_running_loop().time()
         window.entries[envelope.id] = envelope
-        window.begun.append(now)
-        while len(window.entries) > _PER_SENDER or now - window.begun[0] > _SECONDS:
+        while window.ended and (len(window.ended) > _PER_SENDER or now - window.ended[0][0] > _SECONDS):
             self._forget_oldest(window)
 
     def end(self, envelope: Envelope, frame: bytes) -> None:
@@ -57,13 +62,27 @@ class Outcomes:
         if window is None or envelope.id not in window.entries:
             return
         window.entries[envelope.id] = frame
+        window.ended.append((asyncio.get_running_loop().time(), envelope.id))
         window.size += len(frame)
-        while window.size > _BYTES_PER_SENDER and len(window.entries) > 1:
-            self._forget_oldest(window)
+        self._size += len(frame)
+        while self._size > _BYTES:
+            oldest = next(iter(self._windows.values()))
+            if oldest.ended:
+                self._forget_oldest(oldest)
+            elif len(self._windows) > 1:
+                self._windows.move_to_end(next(iter(self._windows)))
+            else:
+                break
 
-    @staticmethod
-    def _forget_oldest(window: _Window) -> None:
-        _, oldest = window.entries.popitem(last=False)
-        window.begun.popleft()
-        if isinstance(oldest, bytes):
-            window.size -= len(oldest)
+    def forget(self, envelope: Envelope) -> None:
+        """Forget a message that is under way: what becomes of it tells nobody anything."""
+        window = self._windows.get(envelope.sender)
+        if window is not None and window.entries.get(envelope.id) is envelope:
+            del window.entries[envelope.id]
+
+    def _forget_oldest(self, window: _Window) -> None:
+        _, message_id = window.ended.popleft()
+        frame = window.entries.pop(message_id, None)
+        if isinstance(frame, bytes):
+            window.size -= len(frame)
+            self._size -= len(frame)

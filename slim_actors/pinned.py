@@ -32,8 +32,9 @@ class Pinned(Speaker):
         self._open: Pin | None = None
 
     async def __aenter__(self) -> Self:
-        sender = await self._sender()
-        self._open = await sender.pin(self._route, self._expires(None))
+        expires = self._expires(None)
+        sender = await self._sender_by(expires)
+        self._open = await sender.pin(self._route, expires)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -26,6 +26,8 @@ __all__ = ["CONFIG", "Report", "Task", "main"]
 
 CONFIG = "SLIM_ACTORS_REPLICA"
 
+_MOST_CHARACTERS = 2_000
+
 
 class Task(msgspec.Struct, frozen=True):
     """What a replica is to run."""
@@ -50,7 +52,7 @@ class Report(msgspec.Struct, frozen=True):
 
 def main() -> int:
     """Run the replica; give the exit code."""
-    # Ctrl-C in a terminal reaches every process at once; it is for the supervisor to say when to stop.
+    # It is for the supervisor to say when to stop, whoever else may be interrupting every process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     task = msgspec.json.decode(os.environ.pop(CONFIG), type=Task)
@@ -58,36 +60,55 @@ def main() -> int:
     try:
         asyncio.run(_run(task))
     except SlimActorsError as error:
-        _report(task, Report("failed", message=str(error), exit=exit_code(error)))
+        _report(task, Report("failed", message=_sentence(str(error)), exit=exit_code(error)))
         return exit_code(error)
     except Exception as error:  # noqa: BLE001 (what the agent's started raised)
         traceback.print_exc()
-        _report(
-            task, Report("failed", message=f"The agent failed to start with {type(error).__name__}: {error}")
-        )
+        text = f"The agent failed to start with {type(error).__name__}: {error}"
+        _report(task, Report("failed", message=_sentence(text)))
         return Exit.FAILED
     return Exit.OK
 
 
 async def _run(task: Task) -> None:
+    # Before the signal handler: an import that takes for ever can be ended at once, it has nothing to drain.
+    agent = load_agent(task.target)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(sys.stdin.fileno(), _lifeline, stop)
-    agent = load_agent(task.target)
     if task.require_mls:
         agent.require_mls = True
     async with Runtime(task.endpoint) as runtime:
-        ref = await runtime.spawn(agent, name=task.name)
-        _report(task, Report("ready", address=str(ref.address)))
+        spawning = asyncio.ensure_future(runtime.spawn(agent, name=task.name))
+        if not await _before(stop, spawning):
+            return
+        _report(task, Report("ready", address=str(spawning.result().address)))
         await stop.wait()
         await runtime.stop(task.drain)
+
+
+async def _before(stop: asyncio.Event, work: asyncio.Future[Any]) -> bool:
+    """Tell whether the work ended before the stop; cancel it otherwise, for it may take for ever."""
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait([stopping, work], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if work.done():
+        return True
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    return False
 
 
 def _lifeline(stop: asyncio.Event) -> None:
     if not os.read(sys.stdin.fileno(), 1024):
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
         stop.set()
+
+
+def _sentence(text: str) -> str:
+    """Give a text that fits into a report: one line of moderate length, whatever an exception says."""
+    return " ".join(text.encode(errors="replace").decode().split())[:_MOST_CHARACTERS]
 
 
 def _report(task: Task, report: Report) -> None:

@@ -9,7 +9,7 @@ import random
 import signal
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from enum import Enum
 
 import msgspec
@@ -25,7 +25,9 @@ __all__ = ["Event", "EventKind", "ReplicaFailed", "Supervisor"]
 
 _RESTARTS, _WITHIN = 5, 30.0
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 5.0
+_AWAY_PAUSE = 2.0
 _KILL_AFTER = 1.0
+_MOST_REPORT_BYTES = 64 * 1024
 
 
 class EventKind(Enum):
@@ -70,7 +72,9 @@ class Supervisor:
     """Keeps a number of replica processes of one agent running.
 
     A replica that dies is started again, after a pause that doubles with each death (with jitter, so that
-    many do not come back at once); after more than 5 restarts within 30 s the supervisor gives up.
+    many do not come back at once); after more than 5 restarts within 30 s the supervisor gives up. A replica
+    that finds no node does not count: once any replica was ready, it is tried until the node is back. Nor
+    does a mistake in the agent's file, made while others run, end those at once: it counts as a death.
 
     Args:
         task: What each replica runs.
@@ -100,7 +104,7 @@ class Supervisor:
             await asyncio.wait([stopping, *replicas], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._stopping.set()
-            await self._end()
+            await self._end(replicas)
             results = await asyncio.gather(*replicas, return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
@@ -110,84 +114,114 @@ class Supervisor:
         """Begin to stop."""
         self._stopping.set()
 
-    async def _end(self) -> None:
-        processes = set(self._processes)
-        for process in processes:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-        exits = [asyncio.create_task(process.wait()) for process in processes]
-        if not exits:
-            return
-        await asyncio.wait(exits, timeout=self._task.drain + _KILL_AFTER)
-        for process in processes:
-            if process.returncode is None:
-                process.kill()
-        await asyncio.wait(exits)
+    async def _end(self, replicas: list[asyncio.Task[None]]) -> None:
+        for process in self._processes:
+            _signal(process, signal.SIGTERM)
+        _, late = await asyncio.wait(replicas, timeout=self._task.drain + _KILL_AFTER)
+        while late:
+            for process in self._processes:
+                _signal(process, signal.SIGKILL)
+            _, late = await asyncio.wait(late, timeout=_KILL_AFTER)
 
     async def _keep(self, number: int) -> None:
         deaths: deque[float] = deque(maxlen=_RESTARTS + 1)
-        loop = asyncio.get_running_loop()
         kind = EventKind.JOINED
+        is_waiting = False
         while not self._stopping.is_set():
-            report, reason = await self._once(number, kind)
+            last, reason = await self._once(number, kind)
             if self._stopping.is_set():
-                if report is not None and report.event == "ready":
-                    self._on_event(Event(EventKind.STOPPED, number, report.address))
+                if last is not None and last.event == "ready":
+                    self._on_event(Event(EventKind.STOPPED, number, last.address))
                 return
-            if report is not None and report.event == "failed":
-                hopeless = report.exit == Exit.USAGE or (report.exit == Exit.NO_NODE and not self._was_ready)
-                if hopeless:
-                    raise ReplicaFailed(report.message, report.exit)
-                reason = report.message
-            deaths.append(loop.time())
-            if len(deaths) > _RESTARTS and deaths[-1] - deaths[0] < _WITHIN:
-                raise ReplicaFailed(
-                    f"Replica {number} ended {len(deaths)} times within {_WITHIN:.0f} s, last: {reason}. "
-                    "It is not started again.",
-                    Exit.GAVE_UP,
-                )
-            pause = self._pause(sum(1 for death in deaths if loop.time() - death < _WITHIN))
-            address = report.address if report else ""
-            self._on_event(
-                Event(EventKind.LOST, number, address, f"{reason}; starting it again in {pause:.1f} s")
-            )
+            failure = last if last is not None and last.event == "failed" else None
+            was_waiting, is_waiting = is_waiting, failure is not None and failure.exit == Exit.NO_NODE
+            if failure is not None:
+                self._raise_if_hopeless(failure)
+                reason = failure.message
+            if is_waiting:
+                pause = _AWAY_PAUSE * random.uniform(0.75, 1.25)  # noqa: S311 (jitter is no secret)
+            else:
+                pause = self._died(number, deaths, reason)
+            if not (is_waiting and was_waiting):
+                self._lost(number, last, f"{reason}; starting it again in {pause:.1f} s")
             kind = EventKind.RESTARTED
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._stopping.wait()
 
+    def _raise_if_hopeless(self, failure: Report) -> None:
+        # Once a replica was ready, what it needs was there, and may come back.
+        if not self._was_ready and failure.exit in (Exit.USAGE, Exit.NO_NODE):
+            raise ReplicaFailed(failure.message, failure.exit)
+
+    def _died(self, number: int, deaths: deque[float], reason: str) -> float:
+        """Count a death; give the pause before the next start."""
+        now = asyncio.get_running_loop().time()
+        deaths.append(now)
+        if len(deaths) > _RESTARTS and deaths[-1] - deaths[0] < _WITHIN:
+            raise ReplicaFailed(
+                f"Replica {number} ended {len(deaths)} times within {_WITHIN:.0f} s, last: {reason}. "
+                "It is not started again.",
+                Exit.GAVE_UP,
+            )
+        return self._pause(sum(1 for death in deaths if now - death < _WITHIN))
+
+    def _lost(self, number: int, last: Report | None, detail: str) -> None:
+        self._on_event(Event(EventKind.LOST, number, last.address if last else "", detail))
+
     async def _once(self, number: int, kind: EventKind) -> tuple[Report | None, str]:
         """Run a replica to its end; give the last thing that it said, and how it ended."""
-        receiving, sending = os.pipe()
-        environment = {
-            **os.environ,
-            SECRET_VARIABLE: self._secret,
-            CONFIG: msgspec.json.encode(structs.replace(self._task, reports=sending)).decode(),
-        }
-        try:
+        with contextlib.ExitStack() as stack:
+            try:
+                process, receiving = await self._launch(stack)
+            except OSError as error:
+                return None, f"its process could not be started: {error.strerror}"
+            self._processes.add(process)
+            stack.callback(self._processes.discard, process)
+            if self._stopping.is_set():
+                # Whoever ended the others has not seen this one.
+                _signal(process, signal.SIGTERM)
+
+            def ready(report: Report) -> None:
+                self._was_ready = True
+                self._on_event(Event(kind, number, report.address, f"pid {process.pid}"))
+
+            def unreadable() -> None:
+                _signal(process, signal.SIGKILL)
+
+            reports = _Reports(receiving, ready, unreadable)
+            stack.callback(reports.close)
+            # Not for the end of the pipe: a child of the replica may hold that open for ever.
+            code = await process.wait()
+            reports.read()
+            return reports.last, "it sent a report that cannot be read" if reports.broken else _reason(code)
+
+    async def _launch(self, stack: contextlib.ExitStack) -> tuple[asyncio.subprocess.Process, int]:
+        """Start a process; what it leaves open here is closed with the stack."""
+        with contextlib.ExitStack() as theirs:
+            receiving, sending = os.pipe()
+            stack.callback(os.close, receiving)
+            theirs.callback(os.close, sending)
+            # A pipe of our own: with asyncio's, the wait for a process may also wait for who inherited it.
+            listening, lifeline = os.pipe()
+            stack.callback(os.close, lifeline)
+            theirs.callback(os.close, listening)
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-P",  # a user's random.py in the current folder is not ours to import
                 "-m",
                 "slim_actors.replica",
-                stdin=asyncio.subprocess.PIPE,
-                env=environment,
+                stdin=listening,
+                env={
+                    **os.environ,
+                    SECRET_VARIABLE: self._secret,
+                    CONFIG: msgspec.json.encode(structs.replace(self._task, reports=sending)).decode(),
+                },
                 pass_fds=(sending,),
+                # Ctrl-C in a terminal is for the supervisor alone, also before a replica can ignore it.
+                start_new_session=True,
             )
-        finally:
-            os.close(sending)
-        self._processes.add(process)
-        last: Report | None = None
-        try:
-            async for report in _reports(receiving):
-                last = report
-                if report.event == "ready":
-                    self._was_ready = True
-                    self._on_event(Event(kind, number, report.address, f"pid {process.pid}"))
-            code = await process.wait()
-        finally:
-            self._processes.discard(process)
-        return last, _reason(code)
+            return process, receiving
 
     @staticmethod
     def _pause(deaths: int) -> float:
@@ -195,20 +229,71 @@ class Supervisor:
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 (jitter is no secret)
 
 
-async def _reports(descriptor: int) -> AsyncIterator[Report]:
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    transport, _ = await loop.connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb")
-    )
-    try:
-        async for line in reader:
-            yield msgspec.json.decode(line, type=Report)
-    finally:
-        transport.close()
+class _Reports:
+    """What comes through a pipe from a replica.
+
+    Args:
+        descriptor: The pipe; it stays the caller's to close.
+        ready: Called with each report that the replica is ready.
+        broken: Called once, when something else than reports has come.
+    """
+
+    def __init__(self, descriptor: int, ready: Callable[[Report], None], broken: Callable[[], None]) -> None:
+        self._descriptor = descriptor
+        self._ready = ready
+        self._on_broken = broken
+        self._rest = b""
+        self._loop = asyncio.get_running_loop()
+        self.last: Report | None = None
+        self.broken = False
+        os.set_blocking(descriptor, False)
+        self._loop.add_reader(descriptor, self.read)
+
+    def read(self) -> None:
+        """Take what is in the pipe now."""
+        try:
+            data = os.read(self._descriptor, _MOST_REPORT_BYTES)
+        except BlockingIOError:
+            return
+        if not data or self.broken:
+            self.close()
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._take(line)
+        if len(self._rest) >= _MOST_REPORT_BYTES:
+            self._break()
+
+    def close(self) -> None:
+        """Take nothing more."""
+        self._loop.remove_reader(self._descriptor)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            report = msgspec.json.decode(line, type=Report)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self._break()
+            return
+        self.last = report
+        if report.event == "ready":
+            self._ready(report)
+
+    def _break(self) -> None:
+        if not self.broken:
+            self.broken = True
+            self._on_broken()
+
+
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(number)
 
 
 def _reason(code: int) -> str:
-    if code < 0:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
         return f"killed by {signal.Signals(-code).name}"
-    return f"ended with exit code {code}"
+    except ValueError:
+        # The real-time signals have no names.
+        return f"killed by signal {-code}"

@@ -12,7 +12,7 @@ from attrs import define
 from slim_actors.cell import Cell
 from slim_actors.deadletters import DeadLetters
 from slim_actors.endpoints import Endpoint, no_node
-from slim_actors.errors import ConfigurationError, DeclarationError, EndpointInUse
+from slim_actors.errors import ConfigurationError, DeclarationError, EndpointInUse, NodeUnreachable
 from slim_actors.factory import Factory, make
 from slim_actors.inbound import Inbound
 from slim_actors.link import Pulse
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from slim_actors.transport.base import Port, Transport
 
 __all__ = ["Ref", "Runtime"]
+
+
+_LOOK_FOR_NODE_EVERY = 0.5
 
 
 @define(eq=False)
@@ -69,15 +72,24 @@ class Ref:
             self._stopping = asyncio.ensure_future(self._stop(drain))
         await asyncio.shield(self._stopping)
 
+    async def abandon(self) -> None:
+        """Take back an instance that could not be started: no hook is called, nothing was handled."""
+        await self.stop(drain=0.0)
+
     async def _stop(self, drain: float) -> None:
-        await self._port.withdraw()
-        await self._cell.drain(drain)
-        await self._inbound.flush()
-        await self._cell.stop()
-        await self._inbound.close()
-        await self._router.close()
-        await self._port.close()
-        self._forget(self)
+        async with AsyncExitStack() as stack:
+            # Last comes first: each step is taken whatever became of those before it.
+            stack.callback(self._forget, self)
+            stack.push_async_callback(self._port.close)
+            stack.push_async_callback(self._router.close)
+            stack.push_async_callback(self._inbound.close)
+            stack.push_async_callback(self._cell.stop)
+            # The name goes last: without it SLIM brings this instance no acknowledgements any more, and its
+            # callers would take it for dead in the middle of the drain. Who finds it until then is sent on.
+            self._inbound.say_leaving()
+            await self._cell.drain(drain)
+            await self._inbound.farewell()
+            await self._port.withdraw()
 
 
 class Runtime(Verbs):
@@ -129,6 +141,7 @@ class Runtime(Verbs):
         self._stack = AsyncExitStack()
         self._refs: set[Ref] = set()
         self._own: asyncio.Future[Router] | None = None
+        self._is_open = False
         self._transport: Transport
         self._pulse: Pulse
 
@@ -138,6 +151,9 @@ class Runtime(Verbs):
         return str(self._endpoint)
 
     async def __aenter__(self) -> Self:
+        if self._is_open:
+            raise ConfigurationError("This runtime is in use already: make another Runtime(...).")
+        self._own = None
         async with AsyncExitStack() as on_error:
             on_error.push_async_callback(self._stack.aclose)
             self._transport = await self._connect()
@@ -145,6 +161,7 @@ class Runtime(Verbs):
             self._pulse = Pulse(self._transport, self._lost_after)
             self._stack.push_async_callback(self._pulse.stop)
             on_error.pop_all()
+        self._is_open = True
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -156,11 +173,16 @@ class Runtime(Verbs):
         Args:
             drain: Seconds that accepted messages may take, as in `Ref.stop`.
         """
+        self._is_open = False
+        stops = [ref.stop(drain) for ref in list(self._refs)]
         try:
-            await asyncio.gather(*(ref.stop(drain) for ref in list(self._refs)))
+            errors = [error for error in await asyncio.gather(*stops, return_exceptions=True) if error]
+            if errors:
+                raise errors[0]
             if self._own is not None:
+                self._own.cancel()
                 await asyncio.wait([self._own])
-                if self._own.exception() is None:
+                if not self._own.cancelled() and self._own.exception() is None:
                     await self._own.result().close()
         finally:
             await self._stack.aclose()
@@ -184,6 +206,7 @@ class Runtime(Verbs):
                 ref = await runtime.spawn(Echo)
                 await runtime.ask(ref.route, "hello")
         """
+        self._check_open()
         instance = make(agent)
         name = name or type(instance).__declaration__.name
         if name is None:
@@ -195,16 +218,22 @@ class Runtime(Verbs):
         router = Router(self._transport, port, self._pulse, self._hooks)
         try:
             cell = Cell(instance, router, self._hooks, self.dead_letters)
-            await cell.start()
         except BaseException:
-            await router.close()
             await port.close()
             raise
+        # Found already: to ask others in started, an instance must be. What comes meanwhile waits, and is
+        # handed back unstarted if started fails.
         ref = Ref(port.address, cell, Inbound(port, cell, self._pulse), router, port, self._refs.discard)
         self._refs.add(ref)
+        try:
+            await cell.start()
+        except BaseException:
+            await ref.abandon()
+            raise
         return ref
 
     async def _sender(self) -> Router:
+        self._check_open()
         # A port that could not be opened is tried again by the next message.
         if self._own is None or (self._own.done() and self._own.exception() is not None):
             self._own = asyncio.ensure_future(self._open_own())
@@ -212,8 +241,20 @@ class Runtime(Verbs):
             await asyncio.shield(self._own)
         return self._own.result()
 
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise ConfigurationError(
+                "The runtime is not open: use it inside async with Runtime() as runtime."
+            )
+
     async def _open_own(self) -> Router:
-        port = await self._transport.open(self._name)
+        while True:
+            try:
+                port = await self._transport.open(self._name)
+                break
+            except NodeUnreachable:
+                # The message that needs it has a deadline, and waits that long for the node.
+                await asyncio.sleep(_LOOK_FOR_NODE_EVERY)
         return Router(self._transport, port, self._pulse, self._hooks)
 
     def _travelling(self) -> dict[str, Any]:

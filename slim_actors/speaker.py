@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from contextlib import aclosing
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from slim_actors.call import Call
-from slim_actors.errors import ConfigurationError
+from slim_actors.errors import ConfigurationError, NodeUnreachable
 from slim_actors.routes import Route
 
 if TYPE_CHECKING:
@@ -40,6 +42,13 @@ class Speaker(ABC):
     def _travelling(self) -> dict[str, Any]:
         """Give what travels along with a message."""
 
+    async def _sender_by(self, expires: float) -> Router:
+        try:
+            async with asyncio.timeout_at(expires):
+                return await self._sender()
+        except TimeoutError:
+            raise NodeUnreachable("The SLIM node was away until the deadline.") from None
+
     def _ask(
         self,
         route: Route | Pin,
@@ -50,10 +59,9 @@ class Speaker(ABC):
         call: Call[Any] = Call()
 
         async def run() -> Any:
-            router = await self._sender()
-            return await router.ask(
-                call, route, message, self._expires(_checked(timeout)), self._travelling(), items
-            )
+            expires = self._expires(_checked(timeout))
+            router = await self._sender_by(expires)
+            return await router.ask(call, route, message, expires, self._travelling(), items)
 
         return call.running(run())
 
@@ -61,14 +69,16 @@ class Speaker(ABC):
         call: Call[None] = Call()
 
         async def run() -> None:
-            router = await self._sender()
-            await router.tell(call, route, message, self._expires(_checked(timeout)), self._travelling())
+            expires = self._expires(_checked(timeout))
+            router = await self._sender_by(expires)
+            await router.tell(call, route, message, expires, self._travelling())
 
         return call.running(run())
 
     async def _tell_many(self, route: Route | Pin, messages: Iterable[object], timeout: float | None) -> None:
-        router = await self._sender()
-        await router.tell_many(route, messages, self._expires(_checked(timeout)), self._travelling())
+        expires = self._expires(_checked(timeout))
+        router = await self._sender_by(expires)
+        await router.tell_many(route, messages, expires, self._travelling())
 
     def _stream(
         self,
@@ -84,8 +94,8 @@ class Speaker(ABC):
         assert patience is not None, "the default stands in for None"
 
         async def run() -> AsyncIterator[Any]:
-            router = await self._sender()
             expires = self._expires(patience)
+            router = await self._sender_by(expires)
             async with aclosing(
                 router.stream(route, message, expires, patience, self._travelling(), items)
             ) as replies:
@@ -97,7 +107,7 @@ class Speaker(ABC):
 
 def _checked(timeout: float | None) -> float | None:
     if timeout is None or (
-        isinstance(timeout, int | float) and not isinstance(timeout, bool) and timeout > 0
+        isinstance(timeout, int | float) and not isinstance(timeout, bool) and 0 < timeout < inf
     ):
         return timeout
     raise ConfigurationError(f"A timeout of {timeout!r} is not a number of seconds above 0.")

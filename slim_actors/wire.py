@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from slim_actors.errors import MalformedMessage
 from slim_actors.models import encode_hook
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Hello",
     "Incoming",
     "Item",
+    "Leaving",
     "Ping",
     "Problem",
     "Reply",
@@ -167,18 +169,40 @@ class Grant(_Frame, tag=13, frozen=True):
     total: Id
 
 
+class Leaving(_Frame, tag=14, frozen=True):
+    """The agent is stopping: what it has it finishes, and new messages go elsewhere."""
+
+
 Incoming = Ask | Tell | Stream
 """What asks an agent to do something."""
 
-Frame = Ask | Tell | Reply | Error | Accepted | Credit | Cancel | Ping | Hello | Stream | Item | End | Grant
+Frame = (
+    Ask
+    | Tell
+    | Reply
+    | Error
+    | Accepted
+    | Credit
+    | Cancel
+    | Ping
+    | Hello
+    | Stream
+    | Item
+    | End
+    | Grant
+    | Leaving
+)
+
+_MOST_FRAMES = 100_000
+_MOST_PROBLEMS = 16
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=encode_hook)
-_batch_decoder = msgspec.msgpack.Decoder(list[Frame])
+_batch_decoder = msgspec.msgpack.Decoder(Annotated[list[Frame], Meta(max_length=_MOST_FRAMES)])
 _frame_decoder = msgspec.msgpack.Decoder(Frame)
-_raws_decoder = msgspec.msgpack.Decoder(list[Raw])
+_raws_decoder = msgspec.msgpack.Decoder(Annotated[list[Raw], Meta(max_length=_MOST_FRAMES)])
 _any_decoder = msgspec.msgpack.Decoder()
 
-_KNOWN_TAGS = range(1, 14)
+_KNOWN_TAGS = range(1, 15)
 _ARRAY_16, _ARRAY_32 = 0xDC, 0xDD
 _FIXARRAY, _FIXARRAY_MOST, _ARRAY_16_MOST = 0x90, 15, 0xFFFF
 
@@ -214,10 +238,12 @@ def encode_frame(frame: Frame) -> bytes:
     """Encode one frame. A body may be any value that msgspec can encode, not only raw bytes.
 
     Raises:
-        TypeError: The body holds something that has no MessagePack form.
-        OverflowError: It holds a whole number of more than 64 bits.
+        MalformedMessage: The body holds something that has no form on the wire.
     """
-    return _encoder.encode(frame)
+    try:
+        return _encoder.encode(frame)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise MalformedMessage(f"The message cannot be sent: {error}.") from None
 
 
 def join(frames: Sequence[bytes]) -> bytes:
@@ -255,6 +281,10 @@ def _salvage(payload: bytes, reason: str) -> Batch:
             frames.append(_frame_decoder.decode(raw))
         except _UNREADABLE as error:
             problems.extend(_describe(raw, str(error)))
+            if len(problems) >= _MOST_PROBLEMS:
+                # An answer to each would make more of the garbage than there was.
+                problems.append(Problem(0, "too much of the payload cannot be read"))
+                break
     return Batch(frames, problems)
 
 

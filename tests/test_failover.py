@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from slim_actors import Anycast, PeerLost, Runtime, Unicast
-from tests.agents_for_tests import Gate, Wait, Worker
+from tests.agents_for_tests import Gate, Once, Wait, Worker
 from tests.conftest import Command, Starter, eventually, free_endpoint
 
 ALICE = "agntcy/ns/alice"
@@ -139,3 +139,40 @@ async def test_a_message_that_is_sent_again_after_an_outage_runs_once(start: Sta
         start_node(start, endpoint)
         assert await asked == "once"
         assert gate.began == ["once"]
+
+
+async def test_a_drain_may_take_longer_than_a_loss(start: Starter, endpoint: str) -> None:
+    run = start("run", "tests/slow.py", "--endpoint", endpoint)
+    run.until("^joined")
+    async with Runtime(endpoint) as caller:
+        accepted = [
+            asyncio.create_task(caller.ask(Unicast("test/ns/slow"), seconds))
+            for seconds in (4.5, 4.5, 4.5, 4.5)
+        ]
+        await asyncio.to_thread(run.until, "^working", 4)
+        run.process.send_signal(signal.SIGTERM)
+        assert await asyncio.gather(*accepted) == ["done"] * 4
+        assert await asyncio.to_thread(run.wait) == 0
+
+
+async def test_rolling_through_replicas_loses_nothing(start: Starter, endpoint: str) -> None:
+    async with Runtime(endpoint) as host, Runtime(endpoint) as caller:
+        refs = [await host.spawn(Once) for _ in range(3)]
+        stopped = asyncio.Event()
+        answered = 0
+
+        async def load() -> None:
+            nonlocal answered
+            while not stopped.is_set():
+                assert await caller.ask(Anycast("test/ns/once"), answered) is not None
+                answered += 1
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(32):
+                group.create_task(load())
+            for _ in range(6):
+                done = answered
+                await eventually(lambda done=done: answered > done + 200)  # type: ignore[misc]
+                refs.append(await host.spawn(Once))
+                await refs.pop(0).stop()
+            stopped.set()

@@ -109,8 +109,9 @@ async def test_a_message_that_does_not_fit_its_type_names_the_field(runtime: Run
 
 async def test_a_message_that_cannot_be_encoded_fails_at_the_caller(runtime: Runtime) -> None:
     await runtime.spawn(Echo)
-    with pytest.raises(TypeError):
-        await runtime.ask(Anycast("test/ns/echo"), object())
+    for bad in (object(), 2**70, "\ud800", [object()]):
+        with pytest.raises(MalformedMessage, match="cannot be sent"):
+            await runtime.ask(Anycast("test/ns/echo"), bad)
     assert await runtime.ask(Anycast("test/ns/echo"), 1) == 1
 
 

@@ -1,6 +1,7 @@
 """Names, routes, endpoints: values that refuse to be wrong, each with a sentence."""
 
 from datetime import timedelta
+from pathlib import PurePath
 
 import pytest
 
@@ -51,6 +52,7 @@ def test_a_wire_that_does_not_exist_is_refused() -> None:
     [
         ("127.0.0.1:5", "http://127.0.0.1:5", "127.0.0.1:5"),
         ("http://localhost:5/", "http://localhost:5", "127.0.0.1:5"),
+        ("http://mylocalhost.example:5", "http://mylocalhost.example:5", "mylocalhost.example:5"),
         ("ws://127.0.0.1:5", "ws://127.0.0.1:5", "ws://127.0.0.1:5"),
         ("http://[::1]:5", "http://[::1]:5", "[::1]:5"),
         ("unix:///tmp/s.sock", "unix:///tmp/s.sock", "unix:///tmp/s.sock"),
@@ -60,22 +62,53 @@ def test_endpoints_are_read_as_users_write_them(text: str, meant: str, listen: s
     endpoint = Endpoint.parse(text)
     assert str(endpoint) == meant
     assert endpoint.to_listen() == listen
-    assert endpoint.is_local
 
 
 @pytest.mark.parametrize(
-    "text", ["", "foo", "http://", "http://host", "http://h:x", "ftp://h:1", "unix://", "h:70000"]
+    "text",
+    [
+        "",
+        "foo",
+        "http://",
+        "http://host",
+        "http://h:x",
+        "ftp://h:1",
+        "unix://",
+        "h:70000",
+        "unix:///\0",
+        "unix:///\udcff",
+    ],
 )
 def test_what_is_no_endpoint_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError, match="is not an endpoint"):
         Endpoint.parse(text)
 
 
-def test_other_spellings_of_an_endpoint_mean_the_same_place() -> None:
-    endpoint = Endpoint.parse("unix:///run/slim.sock")
-    assert endpoint.respelled(2) == "unix:///run/././slim.sock"
-    assert Endpoint.parse("http://h:1").respelled(1) == "http://h:1/r1"
-    assert not Endpoint.parse("http://h:1").is_local
+@pytest.mark.parametrize(
+    "text",
+    ["unix:///run/slim.sock", "unix://./slim.sock", "unix://.sock", f"unix:///{'x' * 90}", "http://h:1"],
+)
+def test_other_spellings_of_an_endpoint_mean_the_same_place(text: str) -> None:
+    endpoint = Endpoint.parse(text)
+    assert endpoint.respelled(0) == str(endpoint)
+    for number in (1, 2, 7, 100):
+        again = Endpoint.parse(endpoint.respelled(number).removesuffix(f"/r{number}"))
+        assert again.host == endpoint.host
+        assert PurePath(again.path) == PurePath(endpoint.path)
+
+
+@pytest.mark.parametrize("text", ["unix:///run/slim.sock", "http://h:1"])
+def test_other_spellings_differ_and_do_not_grow(text: str) -> None:
+    endpoint = Endpoint.parse(text)
+    assert len({endpoint.respelled(number) for number in range(4096)}) == 4096
+    assert all(len(endpoint.respelled(number)) <= len(text) + 24 for number in (4095, 10**6, 10**12))
+
+
+def test_a_unix_path_that_the_system_cannot_take_is_refused() -> None:
+    longest = f"/{'ä' * 51}"
+    assert Endpoint.parse(f"unix://{longest}").path == longest
+    with pytest.raises(ConfigurationError, match="has 109 bytes, but a Unix socket's may have"):
+        Endpoint.parse(f"unix:///{'ä' * 54}")
 
 
 def test_a_runtime_refuses_wrong_values_before_it_connects() -> None:

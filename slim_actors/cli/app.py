@@ -10,6 +10,7 @@ from slim_actors.cli.console import complain
 from slim_actors.cli.node import node
 from slim_actors.cli.run import run
 from slim_actors.cli.send import send
+from slim_actors.cli.stopping import INTERRUPTED
 from slim_actors.errors import SlimActorsError
 from slim_actors.exits import exit_code
 from slim_actors.replicas import ReplicaFailed
@@ -20,7 +21,7 @@ app = typer.Typer(
     name="slim-actors",
     help="Run agents as actors on a SLIM node, and talk to them.",
     epilog="Exit codes: 0 all well, 1 a message was not answered, 2 wrong input, 3 no node, 4 nobody serves "
-    "the name, 5 a replica kept dying, 6 the endpoint is in use.",
+    "the name, 5 a replica kept dying, 6 the endpoint is in use, 130 interrupted before the answer.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -48,7 +49,11 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line.
+
+    Ctrl-C ends ``run`` and ``node`` with exit code 0, for that is how they end; what it interrupts otherwise
+    ends with 130, as is usual in shells.
+    """
     try:
         app()
     except ReplicaFailed as error:
@@ -57,6 +62,8 @@ def main() -> None:
     except SlimActorsError as error:
         complain(str(error))
         sys.exit(exit_code(error))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # Whoever read the output has seen enough.
         sys.stderr.close()

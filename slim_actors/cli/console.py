@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-__all__ = ["complain", "line", "warn"]
+__all__ = ["complain", "line"]
 
 
 def line(label: str, text: str, *, style: str = "green") -> None:
@@ -16,11 +16,6 @@ def line(label: str, text: str, *, style: str = "green") -> None:
 def complain(text: str) -> None:
     """Say what went wrong, where errors go."""
     _print(sys.stderr, "error:", text, "bold red", gap=" ")
-
-
-def warn(text: str) -> None:
-    """Say something that the user should know, where errors go."""
-    _print(sys.stderr, "warning:", text, "yellow", gap=" ")
 
 
 def _print(stream: Any, label: str, text: str, style: str, gap: str = "") -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 from slim_actors.cli.console import line
 from slim_actors.cli.options import EndpointOption
-from slim_actors.cli.stopping import on_stop_signal
+from slim_actors.cli.stopping import on_stop_signal, run_until_stopped
 from slim_actors.endpoints import Endpoint
 from slim_actors.settings import default_endpoint
 
@@ -23,14 +23,14 @@ def node(endpoint: EndpointOption = None) -> None:
 
         slim-actors node --endpoint unix:///tmp/slim.sock
     """
-    asyncio.run(_node(Endpoint.parse(endpoint or default_endpoint())))
+    run_until_stopped(_node(Endpoint.parse(endpoint or default_endpoint())))
 
 
 async def _node(endpoint: Endpoint) -> None:
-    from slim_actors.transport.node import SlimNode
-
     stop = asyncio.Event()
     on_stop_signal(stop.set)
+    from slim_actors.transport.node import SlimNode
+
     running = SlimNode(endpoint)
     await running.start()
     line("node", f"listening at {endpoint}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack
 from typing import Annotated
 
@@ -10,7 +9,7 @@ import typer
 
 from slim_actors.cli.console import line
 from slim_actors.cli.options import EndpointOption, SecretOption
-from slim_actors.cli.stopping import on_stop_signal
+from slim_actors.cli.stopping import on_stop_signal, run_until_stopped
 from slim_actors.endpoints import DEFAULT_ENDPOINT, Endpoint, no_node
 from slim_actors.errors import ConfigurationError, EndpointInUse
 from slim_actors.names import check_name
@@ -63,7 +62,7 @@ def run(
         raise ConfigurationError(f"--replicas is {replicas}, but must be 1 or more.")
     if name is not None:
         check_name(name)
-    asyncio.run(
+    run_until_stopped(
         _run(
             target,
             replicas,
@@ -80,11 +79,11 @@ async def _run(
 ) -> None:
     async with AsyncExitStack() as stack:
         secret = check_secret(local_secret() if secret is None else secret)
-        if not await endpoint.listening():
-            await _embed(endpoint, stack)
         task = Task(target, str(endpoint), reports=-1, name=name, require_mls=require_mls)
         supervisor = Supervisor(task, replicas, secret, _show)
         on_stop_signal(supervisor.stop)
+        if not await endpoint.listening():
+            await _embed(endpoint, stack)
         await supervisor.run()
 
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from slim_actors.cli.console import complain, line
 from slim_actors.cli.options import EndpointOption, SecretOption
+from slim_actors.cli.stopping import run_until_done
 from slim_actors.errors import ConfigurationError, DeliveryError, NoRoute
 from slim_actors.exits import Exit, exit_code
 from slim_actors.routes import Anycast, Unicast
 from slim_actors.runtime import Runtime
-from slim_actors.verbs import DEFAULT_TIMEOUT
+from slim_actors.speaker import DEFAULT_TIMEOUT
 
 __all__ = ["send"]
 
@@ -50,9 +51,9 @@ def send(
     """
     if iterations < 1:
         raise ConfigurationError(f"--iterations is {iterations}, but must be 1 or more.")
-    body = _parsed(message) if as_json else message
+    body = _sendable(_parsed(message) if as_json else message)
     route = Unicast(name, mls=mls) if unicast else Anycast(name, mls=mls)
-    code = asyncio.run(_send(route, body, iterations, timeout, endpoint, shared_secret, as_json=as_json))
+    code = run_until_done(_send(route, body, iterations, timeout, endpoint, shared_secret, as_json=as_json))
     raise typer.Exit(code)
 
 
@@ -85,8 +86,17 @@ async def _send(
 def _parsed(message: str) -> Any:
     try:
         return json.loads(message)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"The message is not JSON, as --json says it is: {error}.") from None
+
+
+def _sendable(body: Any) -> Any:
+    """Return the message if it has a form on the wire; not all that JSON can say has."""
+    try:
+        msgspec.msgpack.encode(body)
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise ConfigurationError(f"The message cannot be sent: {error}.") from None
+    return body
 
 
 def _shown(reply: Any, *, as_json: bool) -> str:

@@ -3,14 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
-__all__ = ["on_stop_signal"]
+__all__ = ["INTERRUPTED", "on_stop_signal", "run_until_done", "run_until_stopped"]
+
+T = TypeVar("T")
+
+INTERRUPTED = 130
+"""The exit code of what Ctrl-C ended before it was done: 128 and the number of the signal, as in shells."""
 
 
 def on_stop_signal(callback: Callable[[], None]) -> None:
-    """Call back at the first Ctrl-C or SIGTERM that reaches the running event loop."""
+    """Call back at every Ctrl-C or SIGTERM that reaches the running event loop."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, callback)
+
+
+def run_until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Run what ends with `on_stop_signal`; Ctrl-C just before that is in place ends it as well."""
+    with contextlib.suppress(KeyboardInterrupt):
+        _run(work)
+
+
+def run_until_done(work: Coroutine[Any, Any, int]) -> int:
+    """Run what ends by itself; give its exit code, or `INTERRUPTED` after Ctrl-C."""
+    try:
+        return _run(work)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        return asyncio.run(work)
+    finally:
+        # A command that is ending already would only end with a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -12,7 +12,7 @@ from attrs import define, frozen
 from slim_actors import wire
 from slim_actors.errors import DeliveryError, MalformedMessage, PeerLost, Stopped, from_wire
 from slim_actors.link import Link, Pulse
-from slim_actors.messages import Body
+from slim_actors.messages import Body, same_type
 from slim_actors.names import Address
 from slim_actors.streams import ITEMS_AHEAD, Inlet, Outlet
 from slim_actors.transport.base import Payload, Session
@@ -90,8 +90,10 @@ class Peer:
         self._window = _FIRST_WINDOW
         self._sent = 0
         self._credited = 0
+        self._reserved = 0
         self._idempotent: frozenset[str] = frozenset()
         self._loss: str | None = None
+        self.uses = 0
         self.last_used = 0
         self.is_leaving = False
         """Whether the replica said that it is stopping."""
@@ -119,7 +121,7 @@ class Peer:
 
     def is_idempotent(self, wire_type: str) -> bool:
         """Tell whether the replica said that messages of this type may be handled twice."""
-        return wire_type in self._idempotent or "*" in self._idempotent
+        return "*" in self._idempotent or any(same_type(known, wire_type) for known in self._idempotent)
 
     async def deliver(self, message: Outgoing) -> Any:
         """Send a message and wait for its outcome: the raw reply, or None for one that wants no reply.
@@ -196,7 +198,7 @@ class Peer:
 
     def closed(self, reason: str) -> None:
         """See `LinkOwner.closed`."""
-        self._loss = f"{self.address} is lost: {reason}."
+        self._loss = f"{self.address} is lost: {reason.rstrip('.')}."
         self._end_all(self._loss, PeerLost)
         self._admit()
 
@@ -209,9 +211,15 @@ class Peer:
     async def _begin(self, message: Outgoing) -> _Pending:
         await self._credit()
         loop = asyncio.get_running_loop()
-        self._link.send(message.frame(loop.time()))
-        pending = self._pending[message.id] = _Pending(message, loop.create_future())
-        self._sent += 1
+        try:
+            if self.is_lost:
+                raise self.lost(may_have_run=False)
+            self._link.send(message.frame(loop.time()))
+            pending = self._pending[message.id] = _Pending(message, loop.create_future())
+            self._sent += 1
+        finally:
+            self._reserved -= 1
+            self._admit()
         if message.kind is wire.Stream:
             pending.inlet = Inlet(
                 message.replies, lambda total: self._grant(message.id, total), f"the stream of {self.address}"
@@ -224,6 +232,7 @@ class Peer:
     async def _finish(self, pending: _Pending) -> None:
         self._pending.pop(pending.message.id, None)
         self._admit()
+        self._leave_if_done()
         # Whoever waits for the outcome and is cancelled cancels the future with it.
         unfinished = pending.inlet is not None and not pending.inlet.is_over
         if pending.outcome.cancelled() or not pending.outcome.done() or unfinished:
@@ -251,31 +260,38 @@ class Peer:
     @property
     def _room(self) -> int:
         # What has its outcome is no longer waiting at the door, whatever the last credit said.
-        return self._window - min(self._sent - self._credited, len(self._pending))
+        return self._window - self._reserved - min(self._sent - self._credited, len(self._pending))
 
     async def _credit(self) -> None:
-        while not self.is_lost and self._room <= 0:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self._admit()
-                raise
-            finally:
-                if turn in self._waiting:
-                    self._waiting.remove(turn)
-        if self.is_lost:
-            raise self.lost(may_have_run=False)
+        """Get a place among the messages under way; it is reserved until the message is sent.
+
+        Places are handed out in the order of asking: who comes while others wait, or are just being woken,
+        waits behind them.
+        """
+        if self.is_lost or (self._room > 0 and not self._waiting and not self._reserved):
+            self._reserved += 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._reserved -= 1
+                self._admit()
+            raise
 
     def _admit(self) -> None:
-        free = len(self._waiting) if self.is_lost else self._room
-        while self._waiting and free > 0:
+        while self._waiting and (self.is_lost or self._room > 0):
             turn = self._waiting.popleft()
             if not turn.done():
+                self._reserved += 1
                 turn.set_result(None)
-                free -= 1
+
+    def _leave_if_done(self) -> None:
+        # The agent waits for this before it closes the door, so that nothing of ours is on its way then.
+        if self.is_leaving and not self._pending and not self._reserved and not self._waiting:
+            self._link.end("it is stopping")
 
     def _grant(self, message_id: int, total: int) -> None:
         self._link.send(wire.Grant(message_id, total))
@@ -316,6 +332,10 @@ class Peer:
         self._idempotent = frozenset(frame.idempotent)
         self._admit()
 
+    def _left(self, frame: wire.Leaving) -> None:
+        self.is_leaving = True
+        self._leave_if_done()
+
     def _failed(self, frame: wire.Error) -> None:
         error = from_wire(frame.code, frame.message, frame.detail)
         self.is_leaving = self.is_leaving or isinstance(error, Stopped)
@@ -343,5 +363,6 @@ _TAKES: dict[type[wire.Frame], Callable[[Peer, Any], None]] = {
     wire.End: Peer._flow_ended,  # noqa: SLF001
     wire.Grant: Peer._granted,  # noqa: SLF001
     wire.Credit: Peer._credited_more,  # noqa: SLF001
+    wire.Leaving: Peer._left,  # noqa: SLF001
     wire.Hello: Peer._greeted,  # noqa: SLF001
 }

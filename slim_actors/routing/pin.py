@@ -23,7 +23,7 @@ class Pin:
 
     def __init__(self, find: Callable[[], Awaitable[AnyPeer]]) -> None:
         self._find = find
-        self._finding: asyncio.Future[AnyPeer] | None = None
+        self._finding: asyncio.Future[None] | None = None
         self._peer: AnyPeer | None = None
 
     @property
@@ -45,9 +45,8 @@ class Pin:
             PeerLost: The replica is gone; so is every further message to this pin.
         """
         if self._peer is None:
-            if self._finding is None:
-                self._finding = asyncio.ensure_future(self._find())
-                self._finding.add_done_callback(self._found)
+            if self._finding is None or self._finding.done():
+                self._finding = asyncio.ensure_future(self._set())
             await asyncio.shield(self._finding)
         assert self._peer is not None, "finding sets the peer or raises"
         if self._peer.is_lost:
@@ -57,11 +56,10 @@ class Pin:
     async def close(self) -> None:
         """End the conversation."""
         if self._finding is not None:
+            self._finding.cancel()
             await asyncio.wait([self._finding])
         if self._peer is not None:
             await self._peer.close()
 
-    def _found(self, finding: asyncio.Future[AnyPeer]) -> None:
-        self._finding = None
-        if not finding.cancelled() and finding.exception() is None:
-            self._peer = finding.result()
+    async def _set(self) -> None:
+        self._peer = await self._find()

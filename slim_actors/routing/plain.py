@@ -44,15 +44,17 @@ class PlainPeer:
         """Whether nothing can be sent to it any more."""
         return self._loss is not None
 
-    async def deliver(self, message: Outgoing) -> bytes | None:
+    async def deliver(self, message: Outgoing) -> bytes:
         """Send bytes and wait for the next payload."""
+        if not message.wants_reply:
+            raise MalformedMessage(
+                "A peer that speaks plain bytes cannot be told something: its answer to that would be taken "
+                "for the answer to the next ask. Ask it instead."
+            )
         data = _bytes_of(message.body)
         async with self._turn:
             if self.is_lost:
                 raise self.lost(may_have_run=False)
-            if not message.wants_reply:
-                self._link.send_plain(data)
-                return None
             self._answer = asyncio.get_running_loop().create_future()
             self._link.send_plain(data)
             try:
@@ -92,7 +94,7 @@ class PlainPeer:
 
     def closed(self, reason: str) -> None:
         """See `LinkOwner.closed`."""
-        self._loss = f"{self.address} is lost: {reason}."
+        self._loss = f"{self.address} is lost: {reason.rstrip('.')}."
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(self.lost(may_have_run=True))
 

@@ -7,13 +7,14 @@ import itertools
 from collections.abc import Awaitable, Callable, Collection
 from copy import copy
 
-from slim_actors.errors import DeliveryError, SlimActorsError
+from slim_actors.errors import DeliveryError
 from slim_actors.routing.peer import Peer
 
 __all__ = ["Pool"]
 
 _REDISCOVER_AFTER = 3.0
 _SETUPS_AT_ONCE = 8
+_MOST_ROUNDS = 4
 
 
 class Pool:
@@ -21,20 +22,22 @@ class Pool:
 
     SLIM chooses a replica once, when a session is set up, and goes round the replicas with each set-up. So
     the first messages take a fresh session each, until discovery comes round to a replica that is known
-    already: then the pool is complete, and each message goes to the replica with the fewest outstanding
-    ones, the one used longest ago among equals. While it is used, the pool looks for new replicas every
-    few seconds.
+    already and one more round shows nobody new: then the pool is complete. Each message goes to the replica
+    with the fewest outstanding ones, and among equals to the one that has had the fewest. While it is used,
+    the pool looks for new replicas every few seconds.
 
     Args:
+        name: The service.
         find: Opens a session to the replica that discovery picks next.
     """
 
-    def __init__(self, find: Callable[[], Awaitable[Peer]]) -> None:
+    def __init__(self, name: str, find: Callable[[], Awaitable[Peer]]) -> None:
+        self.name = name
         self._find = find
         self._peers: dict[str, Peer] = {}
         self._complete = False
         self._setups: set[asyncio.Task[bool]] = set()
-        self._uses = itertools.count(1)
+        self._turns = itertools.count(1)
         self._explorer: asyncio.Task[None] | None = None
         self._explored_at = 0.0
 
@@ -61,19 +64,25 @@ class Pool:
         if self._complete and self._usable:
             self._explore_sometimes()
         elif len(self._setups) < _SETUPS_AT_ONCE:
-            await self._wait([self._set_up()])
+            setup = self._set_up()
+            await self._wait([setup])
+            if setup.exception() is None and not setup.result():
+                # Somebody known came up again. Others may have moved discovery on, so go round once more.
+                self._explore_now()
         elif not self._usable:
             await self._wait(list(self._setups))
         peer = self._choose(avoid)
-        peer.last_used = next(self._uses)
+        peer.uses += 1
+        peer.last_used = next(self._turns)
         return peer
 
     async def close(self) -> None:
         """End all conversations."""
         tasks: list[asyncio.Task[bool] | asyncio.Task[None]] = [*self._setups]
         if self._explorer is not None:
-            self._explorer.cancel()
             tasks.append(self._explorer)
+        for task in tasks:
+            task.cancel()
         if tasks:
             await asyncio.wait(tasks)
         await asyncio.gather(*(peer.close() for peer in self._peers.values()))
@@ -82,7 +91,7 @@ class Pool:
         candidates = [peer for peer in self._usable if peer.address.instance not in avoid]
         if not candidates:
             raise NothingLeft
-        return min(candidates, key=lambda peer: (peer.outstanding, peer.last_used))
+        return min(candidates, key=lambda peer: (peer.outstanding, peer.uses, peer.last_used))
 
     def _drop_lost(self) -> None:
         lost = [instance for instance, peer in self._peers.items() if peer.is_lost]
@@ -119,27 +128,37 @@ class Pool:
         instance = peer.address.instance
         self._drop_lost()
         if instance in self._peers:
-            self._complete = True
-            self._explored_at = asyncio.get_running_loop().time()
             await peer.close()
             return False
+        # One that joins a pool at work takes its part from now on, and is not made to catch up.
+        used = [other.uses for other in self._peers.values()]
+        peer.uses = min(used) if used and self._complete else 0
         self._peers[instance] = peer
         return True
 
     def _explore_sometimes(self) -> None:
-        due = asyncio.get_running_loop().time() - self._explored_at > _REDISCOVER_AFTER
-        if due and (self._explorer is None or self._explorer.done()):
+        if asyncio.get_running_loop().time() - self._explored_at > _REDISCOVER_AFTER:
+            self._explore_now()
+
+    def _explore_now(self) -> None:
+        if self._explorer is None or self._explorer.done():
             self._explorer = asyncio.create_task(self._explore(), name="anycast discovery")
 
     async def _explore(self) -> None:
-        """Go once round all replicas: as many set-ups as there are known ones, and one more."""
-        known_in_a_row = 0
-        while known_in_a_row <= len(self._peers):
-            try:
-                known_in_a_row = 0 if await self._discover() else known_in_a_row + 1
-            except SlimActorsError:
-                # Nobody more to find now; messages that need somebody say so themselves.
+        """Go once round all replicas: as many set-ups as there are known ones, and one more.
+
+        All at once, so that the set-ups of other callers do not come between them.
+        """
+        for _ in range(_MOST_ROUNDS):
+            found_more = False
+            for first in range(0, len(self._peers) + 1, _SETUPS_AT_ONCE):
+                count = min(_SETUPS_AT_ONCE, len(self._peers) + 1 - first)
+                setups = [self._set_up() for _ in range(count)]
+                # Errors are no news: nobody more to find now; messages that need somebody say so.
+                found_more |= True in await asyncio.gather(*setups, return_exceptions=True)
+            if not found_more:
                 break
+        self._complete = True
         self._explored_at = asyncio.get_running_loop().time()
 
 

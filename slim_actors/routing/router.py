@@ -15,7 +15,9 @@ from slim_actors.errors import (
     CallCycle,
     DeliveryError,
     Expired,
+    MalformedMessage,
     NodeUnreachable,
+    NoRoute,
     PeerLost,
     Stopped,
 )
@@ -33,6 +35,9 @@ from slim_actors.streams import Inlet
 from slim_actors.transport.base import Port, SessionOptions, Transport
 
 __all__ = ["Router"]
+
+_MOST_LOSSES = 3
+_MOST_PINS = 256
 
 Attempt = Callable[[AnyPeer], Awaitable[Any]]
 """What is tried with a replica: to deliver a message, or to begin a stream."""
@@ -76,7 +81,13 @@ class Router:
         """See `Verbs.ask`."""
         outgoing = self._outgoing(wire.Ask, route, message, expires, context, items)
         raw = await self._deliver(call, route, outgoing)
-        return raw if isinstance(raw, bytes) else outgoing.replies.read(raw, f"The reply to {outgoing.type}")
+        if isinstance(raw, bytes):
+            return raw
+        try:
+            return outgoing.replies.read(raw, f"The reply to {outgoing.type}")
+        except MalformedMessage as error:
+            error.may_have_run = True
+            raise
 
     async def tell(
         self, call: Call[Any], route: Route | Pin, message: object, expires: float, context: dict[str, Any]
@@ -134,8 +145,14 @@ class Router:
     async def pin(self, route: Unicast, expires: float) -> Pin:
         """Open an explicit pin; whoever opens it closes it."""
         pin = self._new_pin(route)
-        await self._within(expires, self._when_there(pin.acquire))
-        self._explicit = {known for known in self._explicit if known.peer and not known.peer.is_lost} | {pin}
+        self._explicit = {known for known in self._explicit if known.peer is None or not known.peer.is_lost}
+        self._explicit.add(pin)
+        try:
+            await self._within(expires, self._when_there(pin.acquire))
+        except BaseException:
+            self._explicit.discard(pin)
+            await pin.close()
+            raise
         return pin
 
     async def close(self) -> None:
@@ -207,34 +224,42 @@ class Router:
 
     async def _anycast(self, call: Call[Any], pool: Pool, message: Outgoing, attempt: Attempt) -> Any:
         refused: dict[str, DeliveryError] = {}
+        losses = 0
         while True:
             try:
                 peer: Peer = await self._when_there(lambda: pool.acquire(refused))
-            except NothingLeft:
-                # Everybody refused; the last word counts.
-                raise list(refused.values())[-1] from None
+            except (NothingLeft, NoRoute) as error:
+                # Whoever there was refused; the last word counts.
+                last = next(reversed(refused.values()), None)
+                if last is not None:
+                    raise last from None
+                if isinstance(error, NoRoute):
+                    raise
+                raise NoRoute(f"Nobody takes messages for {pool.name} now.") from None
             call.peer = peer.address
             try:
                 return await attempt(peer)
-            except (Busy, CallCycle) as error:
+            except (Busy, CallCycle, Stopped) as error:
+                # It was not started there.
                 refused[peer.address.instance] = error
-            except Stopped:
-                # It was not started there, and the pool knows now that this replica is leaving.
-                continue
             except PeerLost as error:
-                again = message.items is None and peer.is_idempotent(message.type)
-                if error.may_have_run and not again:
+                if not error.may_have_run:
+                    continue
+                losses += 1
+                # A message that takes its replica down with it must not go through all of them.
+                if losses > _MOST_LOSSES or message.items is not None or not peer.is_idempotent(message.type):
                     raise
 
     async def _unicast(self, call: Call[Any], route: Unicast, attempt: Attempt) -> Any:
         pin = self._pins.get(route)
         if pin is None:
+            self._make_room_for_a_pin()
             pin = self._pins[route] = self._new_pin(route)
         try:
             return await self._pinned(call, pin, attempt)
         except PeerLost:
             # Now that the loss has been said, the route may choose afresh.
-            if self._pins.get(route) is pin:
+            if self._pins.get(route) is pin and (pin.peer is None or pin.peer.is_lost):
                 del self._pins[route]
             raise
 
@@ -259,8 +284,16 @@ class Router:
             async def find() -> Peer:
                 return Peer(await self._port.connect(Address(route.name), options), self._pulse)
 
-            pool = self._pools[route] = Pool(find)
+            pool = self._pools[route] = Pool(route.name, find)
         return pool
+
+    def _make_room_for_a_pin(self) -> None:
+        """Forget the pins used longest ago that are lost; an agent that answers everybody makes many."""
+        if len(self._pins) < _MOST_PINS:
+            return
+        lost = [route for route, pin in self._pins.items() if pin.peer is not None and pin.peer.is_lost]
+        for route in lost:
+            del self._pins[route]
 
     def _new_pin(self, route: Unicast) -> Pin:
         framed = route.wire == "frames"

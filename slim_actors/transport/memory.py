@@ -11,45 +11,14 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from uuid import UUID
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from slim_actors.errors import ConfigurationError, NodeUnreachable, NoRoute
 from slim_actors.names import Address
 from slim_actors.transport.base import MAX_PAYLOAD, Payload, SessionClosed, SessionOptions
+from slim_actors.transport.faults import Fate, Fault, parts
 
 __all__ = ["Fault", "MemoryNetwork", "MemoryTransport"]
-
-
-@define(eq=False)
-class Fault:
-    """Something that goes wrong with payloads; made by the methods of `MemoryNetwork`.
-
-    Attributes:
-        source: The name or instance that a payload must come from; empty for any.
-        target: The name or instance that it must go to; empty for any.
-        nth: Strike only the nth payload that fits, counted from 1; None for every one.
-        probability: Strike a payload that fits with this probability.
-        seen: How many payloads have fitted so far.
-        struck: How many of them it struck.
-    """
-
-    source: str = ""
-    target: str = ""
-    nth: int | None = None
-    probability: float = 1.0
-    copies: int = 1
-    delay: float = 0.0
-    seen: int = 0
-    struck: int = 0
-
-    def strikes(self, source: Address, target: Address, chance: random.Random) -> bool:
-        """Tell whether a payload is struck."""
-        if self.source not in ("", *_parts(source)) or self.target not in ("", *_parts(target)):
-            return False
-        self.seen += 1
-        hit = self.seen == self.nth if self.nth is not None else chance.random() < self.probability
-        self.struck += hit
-        return hit
 
 
 @define
@@ -169,7 +138,7 @@ class MemoryNetwork:
         """Tell whether payloads get through between two living instances."""
         if not self.is_up or one.instance not in self._ports or other.instance not in self._ports:
             return False
-        ends, others = _parts(one), _parts(other)
+        ends, others = parts(one), parts(other)
         return not any(
             (a in ends and b in others) or (b in ends and a in others) for a, b in self._partitions
         )
@@ -192,18 +161,6 @@ class MemoryNetwork:
     def _add(self, fault: Fault) -> Fault:
         self._faults.append(fault)
         return fault
-
-
-def _parts(address: Address) -> tuple[str, str]:
-    return address.name, address.instance
-
-
-@frozen
-class Fate:
-    """What becomes of a payload: how often it arrives, and how much later."""
-
-    copies: int
-    delay: float = 0.0
 
 
 class MemoryTransport:

@@ -32,10 +32,10 @@ class SlimNode:
 
         Raises:
             EndpointInUse: Something else already listens there.
-            ConfigurationError: It is no place to listen at.
+            ConfigurationError: It is no place to listen at; whatever is there is left as it is.
         """
         endpoint = self.endpoint
-        if endpoint.scheme in ("https", "wss"):
+        if endpoint.is_secure:
             raise ConfigurationError(
                 f"A node at {endpoint} needs a certificate, which cannot be given yet: use http:// or unix://."
             )
@@ -66,4 +66,6 @@ class SlimNode:
             async with asyncio.timeout(_CLOSE_WITHIN):
                 await service.shutdown_async()
         if self.endpoint.scheme == "unix":
-            self.endpoint.remove_socket()
+            # What took its place meanwhile is not this node's to remove.
+            with contextlib.suppress(ConfigurationError):
+                self.endpoint.remove_socket()

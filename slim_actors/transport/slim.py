@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -22,24 +23,28 @@ from slim_actors.errors import (
     ConfigurationError,
     NodeUnreachable,
     NoRoute,
-    SlimActorsError,
 )
 from slim_actors.names import Address
 from slim_actors.settings import check_secret
-from slim_actors.transport.base import MAX_PAYLOAD, Payload, SessionClosed, SessionOptions
+from slim_actors.transport.base import SessionClosed, SessionOptions
 from slim_actors.transport.bindings import innermost, new_service, no_delay, slim
+from slim_actors.transport.session import SlimSession
 
 __all__ = ["SlimTransport"]
 
 T = TypeVar("T")
+
+_logger = logging.getLogger("slim_actors.transport")
 
 _WATCH_INTERVAL = 1.0
 _CONNECT_WITHIN = 4.0
 _PROBE_WITHIN = 1.5
 _RECONNECT_INTERVAL = 0.2
 _CLOSE_WITHIN = 1.0
+_ACCEPT_PAUSE = 0.01
+_COME_BACK_TRIES = 10
+_PROBE = "slim-actors/local/probe"
 _FRAMED = "slim-actors"
-_NOWHERE = ("connection not found", "no matching found", "remote subscription ack error")
 
 
 class SlimTransport:
@@ -60,15 +65,28 @@ class SlimTransport:
         self._returned: list[Callable[[], None]] = []
         self._up = asyncio.Event()
         self._up.set()
+        self._probe: SlimPort | None = None
         self._watcher: asyncio.Task[None] | None = None
 
     async def open(self, name: str) -> SlimPort:
         """See `Transport.open`."""
-        port = SlimPort(self, name, self._secret)
-        await port.join()
+        if self._probe is None:
+            # A port without traffic: what blocks the others must not pass for an outage.
+            self._probe = await self._join(_PROBE)
+            self._watcher = asyncio.create_task(self._watch(self._probe), name="slim-watch")
+        port = await self._join(name)
         self._ports.append(port)
-        if self._watcher is None:
-            self._watcher = asyncio.create_task(self._watch(), name="slim-watch")
+        return port
+
+    async def _join(self, name: str) -> SlimPort:
+        if not await self.endpoint.listening():
+            raise no_node(self.endpoint)
+        port = SlimPort(self, name, self._secret)
+        try:
+            await port.join()
+        except BaseException:
+            await port.close()
+            raise
         return port
 
     def on_return(self, callback: Callable[[], None]) -> None:
@@ -90,7 +108,7 @@ class SlimTransport:
 
     async def check(self) -> bool:
         """See `Transport.check`. If the node is away, the watch sees to the repair."""
-        if self._up.is_set() and not all(await asyncio.gather(*(port.reachable() for port in self._ports))):
+        if self._up.is_set() and self._probe is not None and not await self._probe.reachable():
             self._up.clear()
         return self._up.is_set()
 
@@ -103,38 +121,36 @@ class SlimTransport:
         """See `Transport.close`."""
         if self._watcher is not None:
             self._watcher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watcher
-        await asyncio.gather(*(port.close() for port in list(self._ports)))
+            await asyncio.wait([self._watcher])
+        ports = [*self._ports, self._probe] if self._probe is not None else self._ports
+        await asyncio.gather(*(port.close() for port in ports))
 
-    async def _watch(self) -> None:
+    async def _watch(self, probe: SlimPort) -> None:
         for turn in itertools.count():
             await asyncio.sleep(_WATCH_INTERVAL)
-            no_delay.apply()
-            if not self._ports:
+            try:
+                no_delay.apply()
+                if self._up.is_set() and await probe.reachable():
+                    if self._ports:
+                        await self._ports[turn % len(self._ports)].reconnect_if_given_up()
+                    continue
+                self._up.clear()
+                await self._repair(probe)
+            except Exception:
+                # Whatever it was: without the watch nobody would ever reconnect.
+                _logger.exception("The watch over the SLIM node stumbled")
                 continue
-            # One port a turn: all of them hang on the same node, and a thousand need not ask at once.
-            if self._up.is_set() and await self._ports[turn % len(self._ports)].reachable():
-                continue
-            self._up.clear()
-            await self._repair()
             self._up.set()
             for callback in list(self._returned):
                 callback()
 
-    async def _repair(self) -> None:
-        waiting = list(self._ports)
-        while waiting:
-            await asyncio.gather(*(port.reconnect_if_given_up() for port in waiting))
-            healthy = await asyncio.gather(*(port.reachable() for port in waiting))
-            waiting = [
-                port
-                for port, is_healthy in zip(waiting, healthy, strict=True)
-                if not is_healthy and port in self._ports
-            ]
+    async def _repair(self, probe: SlimPort) -> None:
+        while not await probe.reachable():
+            await probe.reconnect_if_given_up()
             no_delay.apply()
-            if waiting:
-                await asyncio.sleep(_RECONNECT_INTERVAL)
+            await asyncio.sleep(_RECONNECT_INTERVAL)
+        await asyncio.gather(*(port.come_back() for port in list(self._ports)))
+        no_delay.apply()
 
 
 class SlimPort:
@@ -164,9 +180,8 @@ class SlimPort:
     async def join(self) -> None:
         """Connect to the node and subscribe to the name."""
         endpoint = self._transport.endpoint
-        if not await endpoint.listening():
-            raise no_node(endpoint)
-        config = slim.new_insecure_client_config(endpoint.respelled(self._spelling))
+        new_config = slim.new_secure_client_config if endpoint.is_secure else slim.new_insecure_client_config
+        config = new_config(endpoint.respelled(self._spelling))
         # This policy governs reconnects too, so it must not run out; the time-out bounds the first connect.
         backoff: Any = slim.BackoffConfig.FIXED_INTERVAL(
             config=slim.FixedIntervalBackoff(
@@ -198,7 +213,7 @@ class SlimPort:
             metadata={_FRAMED: "1"} if options.framed else {},
             mls_settings=_MLS if options.mls else None,
         )
-        creation = self._background(self._create(config, self._name_of(target), target, options))
+        creation = self.background(self._create(config, self._name_of(target), target, options))
         try:
             return await asyncio.shield(creation)
         except asyncio.CancelledError:
@@ -208,23 +223,26 @@ class SlimPort:
 
     async def accept(self) -> SlimSession:
         """See `Port.accept`."""
-        if self._closed:
-            raise SessionClosed(f"{self._address} is closed.")
-        self._listening = asyncio.ensure_future(self._app.listen_for_session_async(None))
-        try:
-            session = await self._listening
-        except asyncio.CancelledError:
-            if self._closed:
-                raise SessionClosed(f"{self._address} is closed.") from None
-            raise
-        except slim.SlimError as error:
-            raise SessionClosed(f"{self._address} takes no more sessions: {innermost(error)}.") from None
-        finally:
-            self._listening = None
-        return self._adopt(session, _address_of(session.destination()), framed=_FRAMED in session.metadata())
+        while not self._closed:
+            self._listening = asyncio.ensure_future(self._app.listen_for_session_async(None))
+            try:
+                session = await self._listening
+                framed = _FRAMED in session.metadata()
+                return self._adopt(session, _address_of(session.destination()), framed=framed)
+            except asyncio.CancelledError:
+                if not self._closed:
+                    raise
+            except slim.SlimError:
+                # It was closed before anybody here looked at it; the next one may be fine.
+                await asyncio.sleep(_ACCEPT_PAUSE)
+            finally:
+                self._listening = None
+        raise SessionClosed(f"{self._address} is closed.")
 
     async def withdraw(self) -> None:
         """See `Port.withdraw`."""
+        if self._connection < 0:
+            return
         with contextlib.suppress(slim.SlimError, TimeoutError):
             async with asyncio.timeout(_CLOSE_WITHIN):
                 await self._app.unsubscribe_async(self._app.name(), self._connection)
@@ -244,8 +262,9 @@ class SlimPort:
             await asyncio.wait(list(self._tasks), timeout=_CLOSE_WITHIN)
         for task in list(self._tasks):
             task.cancel()
-        with contextlib.suppress(slim.SlimError):
-            self._service.disconnect(self._connection)
+        if self._connection >= 0:
+            with contextlib.suppress(slim.SlimError):
+                self._service.disconnect(self._connection)
 
     async def reachable(self) -> bool:
         """Tell whether the node acknowledges a subscription: the only sign of life that it gives."""
@@ -259,6 +278,14 @@ class SlimPort:
             return False
         return True
 
+    async def come_back(self) -> None:
+        """Wait until the node knows this port again, for a while: a blocked one must not hold up others."""
+        for _ in range(_COME_BACK_TRIES):
+            await self.reconnect_if_given_up()
+            if self._closed or await self.reachable():
+                return
+            await asyncio.sleep(_RECONNECT_INTERVAL)
+
     async def reconnect_if_given_up(self) -> None:
         """Connect afresh if the bindings stopped trying, as they do when a dying node accepts and resets."""
         try:
@@ -269,6 +296,8 @@ class SlimPort:
         except slim.SlimError as error:
             if "connection not found" not in str(error):
                 return
+            if self._closed or not await self._transport.endpoint.listening():
+                return
             self._spelling += 1
             with contextlib.suppress(NodeUnreachable):
                 await self.join()
@@ -278,9 +307,8 @@ class SlimPort:
     ) -> SlimSession:
         try:
             session = await self._app.create_session_and_wait_async(config, name)
-        except slim.SlimError as error:
-            text = str(error)
-            if any(sign in text for sign in _NOWHERE) and not await self._transport.check():
+        except slim.SlimError:
+            if not await self._transport.check():
                 raise NodeUnreachable(f"The SLIM node at {self._transport.endpoint} is away.") from None
             waited = (options.max_retries + 1) * options.timeout
             raise NoRoute(
@@ -305,92 +333,30 @@ class SlimPort:
 
     def _close_unwanted(self, creation: asyncio.Task[SlimSession]) -> None:
         if not creation.cancelled() and creation.exception() is None:
-            self._background(creation.result().close())
+            self.background(creation.result().close())
 
-    def _background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    def background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Do something that nobody need wait for; the port sees to its end."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
         return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            # Looked at: who started it may have gone.
+            task.exception()
 
     def discard(self, session: SlimSession, handle: slim.Session) -> None:
         """Delete a session without waiting: to a dead peer it takes as long as all retransmissions."""
         if session in self._sessions:
             self._sessions.discard(session)
-            self._background(self._delete(handle))
+            self.background(self._delete(handle))
 
     async def _delete(self, handle: slim.Session) -> None:
         with contextlib.suppress(slim.SlimError):
             await self._app.delete_session_async(handle)
-
-
-class SlimSession:
-    """One SLIM point-to-point session."""
-
-    def __init__(self, session: slim.Session, peer: Address, port: SlimPort, *, framed: bool) -> None:
-        self._session = session
-        self._port = port
-        self._peer = peer
-        self._framed = framed
-        self._mls = session.config().mls_settings is not None
-
-    @property
-    def peer(self) -> Address:
-        """See `Session.peer`."""
-        return self._peer
-
-    @property
-    def mls(self) -> bool:
-        """See `Session.mls`."""
-        return self._mls
-
-    @property
-    def framed(self) -> bool:
-        """See `Session.framed`."""
-        return self._framed
-
-    async def send(self, data: bytes, payload_type: str | None) -> None:
-        """See `Session.send`."""
-        await self._publish(data, payload_type)
-
-    async def receive(self) -> Payload:
-        """See `Session.receive`."""
-        while True:
-            try:
-                message = await self._session.get_message_async(None)
-            except slim.SlimError as error:
-                if "session closed" in str(error):
-                    raise SessionClosed(f"{self._peer} closed the session.") from None
-                # "participant disconnected" comes just before it; deleting the session already at that would
-                # cut off the peer's goodbye, and it would wait for the answer.
-                await asyncio.sleep(0)
-                continue
-            return Payload(message.payload, message.context.payload_type)
-
-    async def alive(self, data: bytes | None, payload_type: str, within: float) -> bool:
-        """See `Session.alive`."""
-        try:
-            if data is not None:
-                handle = await self._publish(data, payload_type)
-                await handle.wait_for_async(timedelta(seconds=within))
-        except (slim.SlimError, SlimActorsError):
-            return False
-        # A reliable handle completes without an error even when every retransmission was in vain.
-        return all(
-            who.status is not slim.ParticipantStatus.OFFLINE for who in self._session.participants_list()
-        )
-
-    async def close(self) -> None:
-        """See `Session.close`."""
-        self._port.discard(self, self._session)
-
-    async def _publish(self, data: bytes, payload_type: str | None) -> slim.CompletionHandle:
-        if len(data) > MAX_PAYLOAD:
-            raise ConfigurationError(f"A payload of {len(data)} bytes is over SLIM's limit of {MAX_PAYLOAD}.")
-        try:
-            return await self._session.publish_async(data, payload_type, None)
-        except slim.SlimError as error:
-            raise SessionClosed(f"The session with {self._peer} is over: {innermost(error)}.") from None
 
 
 _MLS = slim.MlsSettings(header_integrity_validation_percent=100, max_seen_control_message_ids_size=None)

@@ -1,0 +1,335 @@
+"""Replicas and commands in bad moments: stopped half-started, forked, misled, interrupted, out of place."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slim_actors import replicas
+from slim_actors.cli import app as command_line
+from slim_actors.exits import Exit
+from slim_actors.replica import Task
+from slim_actors.replicas import Event, EventKind, ReplicaFailed, Supervisor
+from tests.conftest import PATIENCE, ROOT, SECRET, Command, Starter, eventually, free_endpoint
+
+ALICE = "agntcy/ns/alice"
+ECHO = str(ROOT / "agents/echo.py")
+AGENT = """
+from slim_actors import Agent
+
+class Mine(Agent, name="test/ns/mine"):
+    async def receive(self, message):
+        return message
+"""
+INTERRUPTED = 130
+
+
+def agent(folder: Path, before: str = "", after: str = "") -> str:
+    """Write an agent with something around it; give its file."""
+    file = folder / "mine.py"
+    file.write_text(before + AGENT + after)
+    return str(file)
+
+
+def refused(command: Command, code: int, sentence: str) -> None:
+    assert command.wait() == code, command.output
+    assert re.search(sentence, command.output), command.output
+    assert len(command.output.strip().splitlines()) == 1, command.output
+
+
+def quiet_end(command: Command, code: int) -> None:
+    """Wait for the end, which must come without a word about errors."""
+    assert command.wait() == code, command.output
+    assert not re.search("Traceback|Error|never", command.output), command.output
+
+
+Launch = Callable[..., Awaitable[asyncio.subprocess.Process]]
+
+
+@contextlib.asynccontextmanager
+async def supervised(supervisor: Supervisor) -> AsyncIterator[asyncio.Task[None]]:
+    """Run a supervisor; at the end it must stop."""
+    running = asyncio.create_task(supervisor.run())
+    try:
+        yield running
+    finally:
+        supervisor.stop()
+        async with asyncio.timeout(PATIENCE):
+            await running
+
+
+async def test_a_stop_during_a_start_ends_the_replica_that_is_half_started(
+    endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch: Launch = asyncio.create_subprocess_exec
+    started: list[asyncio.subprocess.Process] = []
+
+    async def stopped_meanwhile(*words: Any, **options: Any) -> asyncio.subprocess.Process:
+        process = await launch(*words, **options)
+        started.append(process)
+        supervisor.stop()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", stopped_meanwhile)
+    supervisor = Supervisor(Task(ECHO, endpoint, reports=-1), 3, SECRET, lambda event: None)
+    async with asyncio.timeout(PATIENCE):
+        await supervisor.run()
+    assert len(started) == 3
+    assert all(process.returncode is not None for process in started)
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Path]:
+    """A file whose readers wait until the test is over."""
+    fifo = tmp_path / "gate"
+    os.mkfifo(fifo)
+    yield fifo
+    with contextlib.suppress(OSError):
+        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+
+
+def test_a_replica_with_a_child_of_its_own_is_restarted_and_stopped(
+    start: Starter, endpoint: str, tmp_path: Path, gate: Path
+) -> None:
+    # The child outlives the replica, and holds every pipe that the replica has.
+    fork = f"import os\nif os.fork() == 0:\n    open({str(gate)!r})\n    os._exit(0)\n"
+    run = start("run", agent(tmp_path, fork), "--endpoint", endpoint)
+    (joined,) = run.until(r"^joined .*pid (\d+)")
+    os.kill(int(joined[1]), signal.SIGKILL)
+    run.until("^lost .*killed by SIGKILL")
+    run.until("^restarted")
+    assert run.stop() == 0
+
+
+async def test_replicas_wait_for_a_node_that_is_away_however_long(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replicas, "_AWAY_PAUSE", 0.01, raising=False)
+    launch: Launch = asyncio.create_subprocess_exec
+    pids: list[int] = []
+
+    async def counted(*words: Any, **options: Any) -> asyncio.subprocess.Process:
+        process = await launch(*words, **options)
+        pids.append(process.pid)
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", counted)
+    endpoint = free_endpoint()
+    node = start("node", "--endpoint", endpoint)
+    node.until("listening")
+    events: list[Event] = []
+    supervisor = Supervisor(Task(ECHO, endpoint, reports=-1), 1, SECRET, events.append)
+    async with supervised(supervisor) as running:
+        await eventually(lambda: len(events) == 1)
+        node.stop(signal.SIGKILL)
+        os.kill(pids[0], signal.SIGKILL)
+        await eventually(lambda: len(pids) > 8 or running.done())
+        start("node", "--endpoint", endpoint).until("listening")
+        await eventually(lambda: running.done() or events[-1].kind is EventKind.RESTARTED)
+    lost = [event.detail for event in events if event.kind is EventKind.LOST]
+    assert len(lost) == 2, "a node that is away is told of once"
+    assert "No SLIM node listens" in lost[1]
+
+
+def test_a_file_that_breaks_while_replicas_run_does_not_end_them(
+    start: Starter, endpoint: str, tmp_path: Path
+) -> None:
+    file = Path(agent(tmp_path))
+    run = start("run", str(file), "--replicas", "2", "--endpoint", endpoint)
+    joined = run.until(r"^joined .*pid (\d+)", times=2)
+    file.write_text("class (\n")
+    os.kill(int(joined[0][1]), signal.SIGKILL)
+    run.until("^lost .*line 1, does not parse.*starting it again")
+    agent(tmp_path)
+    run.until("^restarted")
+    os.kill(int(joined[1][1]), 0)
+    assert run.stop() == 0
+
+
+def test_an_error_as_long_as_a_book_is_cut_to_a_sentence(
+    start: Starter, endpoint: str, tmp_path: Path
+) -> None:
+    file = agent(tmp_path, "raise RuntimeError('so\\n' * 50_000)\n")
+    run = start("run", file, "--endpoint", endpoint)
+    refused(run, 2, "fails on import with RuntimeError: so so so")
+    assert len(run.output) < 3_000
+    file = agent(tmp_path, "raise RuntimeError('\\ud800')\n")
+    refused(start("run", file, "--endpoint", endpoint), 2, r"fails on import with RuntimeError: \?")
+
+
+@pytest.mark.parametrize("garbage", ["b'garbage\\n'", "b'[' * 65_536", "b'\\xff\\n'"])
+def test_a_report_that_cannot_be_read_is_a_death(
+    start: Starter, endpoint: str, tmp_path: Path, garbage: str
+) -> None:
+    # Once, into every pipe that the process has.
+    write = f"""
+import os, pathlib, stat
+once = pathlib.Path({str(tmp_path / "once")!r})
+if not once.exists():
+    once.touch()
+    for number in map(int, os.listdir("/dev/fd")):
+        try:
+            is_pipe = number > 2 and stat.S_ISFIFO(os.fstat(number).st_mode)
+        except OSError:
+            continue
+        if is_pipe:
+            os.write(number, {garbage})
+"""
+    run = start("run", agent(tmp_path, write), "--endpoint", endpoint)
+    run.until("^lost .*it sent a report that cannot be read; starting it again")
+    run.until("^restarted")
+    assert run.stop() == 0
+
+
+async def test_a_process_that_cannot_be_started_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(*words: Any, **options: Any) -> asyncio.subprocess.Process:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", fails)
+    monkeypatch.setattr(replicas, "_BACKOFF_MOST", 0.001)
+    before = len(list(Path("/dev/fd").iterdir()))
+    supervisor = Supervisor(Task(ECHO, free_endpoint(), reports=-1), 1, SECRET, lambda event: None)
+    with pytest.raises(ReplicaFailed, match="could not be started: Cannot allocate memory") as caught:
+        await supervisor.run()
+    assert caught.value.exit == Exit.GAVE_UP
+    assert len(list(Path("/dev/fd").iterdir())) == before
+
+
+def test_a_death_by_a_signal_without_a_name_is_told() -> None:
+    assert replicas._reason(-40) == "killed by signal 40"
+
+
+def test_a_node_removes_no_file_but_a_socket(start: Starter, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("keep me")
+    refused(start("node", "--endpoint", f"unix://{precious}"), 2, "precious exists and is not a socket")
+    assert precious.read_text() == "keep me"
+    link = tmp_path / "link"
+    link.symlink_to(precious)
+    refused(start("node", "--endpoint", f"unix://{link}"), 2, "link exists and is not a socket")
+    assert link.is_symlink()
+
+
+def test_a_socket_where_none_can_be_is_refused(start: Starter, tmp_path: Path) -> None:
+    refused(start("node", "--endpoint", f"unix://{tmp_path}/no/s.sock"), 2, "There is no folder .*/no for")
+    refused(start("node", "--endpoint", f"unix:///tmp/{'x' * 200}"), 2, "has 205 bytes, but a Unix socket's")
+
+
+def in_a_group(start: Starter, *words: str) -> Command:
+    """Start a command as a terminal does: Ctrl-C reaches every process of its group."""
+    script = "import os, sys; os.setsid(); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    return start("-c", script, "-P", "-m", "slim_actors", *words, python=True)
+
+
+def is_importing(pid: int) -> bool:
+    """Tell whether a replica of the process has come as far as its imports."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    try:
+        # Between fork and exec, a child still has its parent's files mapped, and its command line.
+        return any(
+            "slim_actors.replica" in Path(f"/proc/{child}/cmdline").read_text()
+            and "/msgspec/" in Path(f"/proc/{child}/maps").read_text()
+            for child in children
+        )
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the children in /proc")
+async def test_ctrl_c_during_the_start_ends_a_run_without_a_word(start: Starter, endpoint: str) -> None:
+    run = in_a_group(start, "run", "agents/echo.py", "--replicas", "3", "--endpoint", endpoint)
+    await eventually(lambda: is_importing(run.process.pid))
+    os.killpg(run.process.pid, signal.SIGINT)
+    quiet_end(run, 0)
+
+
+def test_ctrl_c_twice_ends_a_run_without_a_word(start: Starter, endpoint: str) -> None:
+    run = in_a_group(start, "run", "agents/echo.py", "--replicas", "3", "--endpoint", endpoint)
+    run.until("^joined", times=3)
+    os.killpg(run.process.pid, signal.SIGINT)
+    os.killpg(run.process.pid, signal.SIGINT)
+    quiet_end(run, 0)
+    assert run.output.count("stopped") == 3
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("import signal\nprint('loading', flush=True)\nsignal.pause()\n", ""),
+        (
+            "import asyncio\n",
+            "    async def started(self, ctx):\n"
+            "        print('loading', flush=True)\n"
+            "        await asyncio.Event().wait()\n",
+        ),
+    ],
+)
+def test_an_agent_that_never_starts_can_be_stopped_at_once(
+    start: Starter, endpoint: str, tmp_path: Path, before: str, after: str
+) -> None:
+    run = start("run", agent(tmp_path, before, after), "--endpoint", endpoint)
+    run.until("^loading")
+    began = time.monotonic()
+    run.process.send_signal(signal.SIGINT)
+    quiet_end(run, 0)
+    assert time.monotonic() - began < Task.__struct_defaults__[-1], "it waited for the drain time"
+
+
+def test_ctrl_c_ends_a_send_without_a_word(start: Starter, endpoint: str, tmp_path: Path) -> None:
+    file = tmp_path / "silent.py"
+    file.write_text(
+        "import asyncio\n"
+        "from slim_actors import Agent\n"
+        "class Silent(Agent, name='test/ns/silent'):\n"
+        "    async def receive(self, message):\n"
+        "        print('asked', flush=True)\n"
+        "        await asyncio.Event().wait()\n"
+    )
+    run = start("run", str(file), "--endpoint", endpoint)
+    run.until("^joined")
+    for times in (1, 2):
+        send = start("send", "test/ns/silent", "x", "--endpoint", endpoint)
+        run.until("^asked")
+        for _ in range(times):
+            send.process.send_signal(signal.SIGINT)
+        quiet_end(send, INTERRUPTED)
+        assert not send.output
+
+
+def test_ctrl_c_before_a_command_runs_has_an_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command_line, "app", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        command_line.main()
+    assert caught.value.code == INTERRUPTED
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        ("123456789012345678901234567890", "The message cannot be sent: .*64"),
+        ('"\\ud800"', "The message cannot be sent: .*surrogates"),
+        ("[" * 100_000, "The message is not JSON.*recursion"),
+    ],
+)
+def test_json_that_has_no_form_on_the_wire_is_refused(start: Starter, message: str, sentence: str) -> None:
+    refused(start("send", ALICE, message, "--json", "--endpoint", free_endpoint()), 2, sentence)
+
+
+def test_bytes_that_are_no_text_are_refused(start: Starter) -> None:
+    refused(start("send", ALICE, "\udcff", "--endpoint", free_endpoint()), 2, "The message cannot be sent")
