@@ -23,6 +23,7 @@ __all__ = [
     "MalformedMessage",
     "NoRoute",
     "NodeUnreachable",
+    "NotANode",
     "PeerLost",
     "RemoteError",
     "SlimActorsError",
@@ -47,6 +48,10 @@ class DeclarationError(SlimActorsError, TypeError):
 
 class NodeUnreachable(SlimActorsError, ConnectionError):
     """No SLIM node answers at the endpoint."""
+
+
+class NotANode(NodeUnreachable):
+    """Something listens at the endpoint, but it is no SLIM node."""
 
 
 class EndpointInUse(SlimActorsError, OSError):

@@ -12,7 +12,7 @@ from attrs import define
 from slim_actors.cell import Cell
 from slim_actors.deadletters import DeadLetters
 from slim_actors.endpoints import Endpoint, no_node
-from slim_actors.errors import ConfigurationError, DeclarationError, EndpointInUse, NodeUnreachable
+from slim_actors.errors import ConfigurationError, DeclarationError, EndpointInUse, NodeUnreachable, NotANode
 from slim_actors.factory import Factory, make
 from slim_actors.inbound import Inbound
 from slim_actors.link import Pulse
@@ -252,6 +252,8 @@ class Runtime(Verbs):
             try:
                 port = await self._transport.open(self._name)
                 break
+            except NotANode:
+                raise
             except NodeUnreachable:
                 # The message that needs it has a deadline, and waits that long for the node.
                 await asyncio.sleep(_LOOK_FOR_NODE_EVERY)

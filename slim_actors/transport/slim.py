@@ -23,6 +23,7 @@ from slim_actors.errors import (
     ConfigurationError,
     NodeUnreachable,
     NoRoute,
+    NotANode,
 )
 from slim_actors.names import Address
 from slim_actors.settings import check_secret
@@ -200,7 +201,7 @@ class SlimPort:
                 if isinstance(error, slim.SlimError)
                 else f"silent for {_CONNECT_WITHIN:.0f} s"
             )
-            raise NodeUnreachable(
+            raise NotANode(
                 f"Something listens at {endpoint}, but does not answer as a SLIM node does: {why}."
             ) from None
 
