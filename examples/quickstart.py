@@ -24,4 +24,5 @@ async def main() -> None:
         print(await runtime.ask(Anycast("demo/ns/shout"), Say("hello")))
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

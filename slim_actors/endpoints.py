@@ -60,7 +60,8 @@ class Endpoint:
         if scheme == "unix":
             if not rest.startswith(("/", ".")) or "\0" in rest or not _is_unicode(rest):
                 raise wrong
-            return cls(scheme, path=_fitting(rest))
+            # Absolute, for the node and its clients may run in different folders.
+            return cls(scheme, path=_fitting(str(Path(rest).absolute())))
         try:
             parts = urlsplit(f"//{rest}")
             host, port = parts.hostname, parts.port

@@ -83,9 +83,9 @@ def _guarded(load: object, place: str) -> ModuleType:
         raise
     except SyntaxError as error:
         raise ConfigurationError(
-            f"{error.filename}, line {error.lineno}, does not parse: {error.msg}."
+            f"{error.filename or place}, line {error.lineno or 1}, does not parse: {error.msg}."
         ) from None
-    except Exception as error:  # noqa: BLE001 (a user's module may raise anything)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 (a user's module may raise anything)
         frames = traceback.extract_tb(error.__traceback__)
         where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else place
         raise ConfigurationError(

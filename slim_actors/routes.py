@@ -13,6 +13,10 @@ from slim_actors.names import check_instance, check_name
 __all__ = ["Anycast", "Route", "Unicast"]
 
 
+_MOST_RETRIES = 1000
+_DAY = 24 * 3600.0
+
+
 def _seconds(value: float | timedelta) -> float:
     return value.total_seconds() if isinstance(value, timedelta) else value
 
@@ -22,13 +26,17 @@ def _is_name(_: Any, __: Attribute[str], value: str) -> None:
 
 
 def _not_negative(_: Any, attribute: Attribute[int], value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ConfigurationError(f"{attribute.name} is {value!r}, but must be a whole number from 0 up.")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST_RETRIES:
+        raise ConfigurationError(
+            f"{attribute.name} is {value!r}, but must be a whole number from 0 to {_MOST_RETRIES}."
+        )
 
 
 def _positive(_: Any, attribute: Attribute[float], value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise ConfigurationError(f"{attribute.name} is {value!r}, but must be a number of seconds above 0.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _DAY:
+        raise ConfigurationError(
+            f"{attribute.name} is {value!r}, but must be a number of seconds above 0, a day at the most."
+        )
 
 
 @frozen

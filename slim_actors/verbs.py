@@ -211,6 +211,10 @@ class Verbs(Speaker):
         """
         if isinstance(route, str):
             route = Unicast(route, mls=mls, max_retries=max_retries, timeout=retransmit)
+        if not isinstance(route, Unicast):
+            raise ConfigurationError(
+                f'{route!r} cannot be pinned: give a name or a Unicast("org/ns/service").'
+            )
         return Pinned(route, self)
 
 

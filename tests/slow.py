@@ -1,6 +1,7 @@
 """An agent whose work takes as long as it is told to."""
 
 import asyncio
+from collections.abc import AsyncIterator
 
 from slim_actors import Agent, handler
 
@@ -13,3 +14,9 @@ class Slow(Agent, name="test/ns/slow"):
         print("working", flush=True)
         await asyncio.sleep(message)
         return "done"
+
+    @handler
+    async def drip(self, message: str) -> AsyncIterator[str]:
+        while True:
+            yield message
+            await asyncio.sleep(0.01)

@@ -176,3 +176,18 @@ async def test_rolling_through_replicas_loses_nothing(start: Starter, endpoint: 
                 refs.append(await host.spawn(Once))
                 await refs.pop(0).stop()
             stopped.set()
+
+
+async def test_a_stream_ends_within_5_seconds_when_its_process_is_killed(
+    start: Starter, endpoint: str
+) -> None:
+    run = start("run", "tests/slow.py", "--endpoint", endpoint)
+    (joined,) = run.until(r"^joined.*pid (\d+)")
+    got = []
+    async with Runtime(endpoint) as caller, asyncio.timeout(10):
+        with pytest.raises(PeerLost, match="no sign of life"):
+            async for item in caller.stream(Unicast("test/ns/slow"), "drop"):
+                got.append(item)
+                if len(got) == 5:
+                    os.kill(int(joined[1]), signal.SIGKILL)
+    assert len(got) >= 5

@@ -14,8 +14,8 @@ EndpointOption = Annotated[
     str | None,
     typer.Option(
         envvar=ENDPOINT_VARIABLE,
-        help="The SLIM node: http://HOST:PORT, ws://HOST:PORT or unix:///PATH. "
-        "[default: http://127.0.0.1:46357]",
+        help="The SLIM node: http://, https:// or ws://HOST:PORT, or unix:///PATH. "
+        r"\[default: http://127.0.0.1:46357]",
         show_default=False,
     ),
 ]
@@ -25,7 +25,7 @@ SecretOption = Annotated[
     typer.Option(
         envvar=SECRET_VARIABLE,
         help="The secret that agents and callers share, 32 bytes at least. "
-        "[default: this user's own, made at the first use]",
+        r"\[default: this user's own, made at the first use]",
         show_default=False,
     ),
 ]

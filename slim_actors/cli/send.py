@@ -13,6 +13,7 @@ from slim_actors.cli.options import EndpointOption, SecretOption
 from slim_actors.cli.stopping import run_until_done
 from slim_actors.errors import ConfigurationError, DeliveryError, NoRoute
 from slim_actors.exits import Exit, exit_code
+from slim_actors.names import Address
 from slim_actors.routes import Anycast, Unicast
 from slim_actors.runtime import Runtime
 from slim_actors.speaker import DEFAULT_TIMEOUT
@@ -41,6 +42,8 @@ def send(
     shared_secret: SecretOption = None,
 ) -> None:
     """Send a message to an agent, and print each reply and who gave it.
+
+    With --json each line is an object with "reply" and "from".
 
     Examples:
         slim-actors send agntcy/ns/alice hello
@@ -79,7 +82,7 @@ async def _send(
                 complain(f"{error}" if call.peer is None else f"{error} (from {call.peer})")
                 outcome = exit_code(error)
             else:
-                line("reply", f"{_shown(reply, as_json=as_json)}  from {call.peer}")
+                _show(reply, call.peer, as_json=as_json)
     return outcome
 
 
@@ -99,7 +102,13 @@ def _sendable(body: Any) -> Any:
     return body
 
 
-def _shown(reply: Any, *, as_json: bool) -> str:
-    if isinstance(reply, str) and not as_json:
-        return reply
-    return json.dumps(reply, default=repr, ensure_ascii=False)
+def _show(reply: Any, peer: Address | None, *, as_json: bool) -> None:
+    if as_json:
+        # Nothing but JSON on the line, for the program that reads it.
+        typer.echo(_json({"reply": reply, "from": str(peer)}))
+    else:
+        line("reply", f"{reply if isinstance(reply, str) else _json(reply)}  from {peer}")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, default=repr, ensure_ascii=False)
