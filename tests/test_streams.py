@@ -166,13 +166,16 @@ async def leave_by_error(items: Any) -> None:
 
 
 async def leave_by_cancel(items: Any) -> None:
+    reached = asyncio.Event()
+
     async def read() -> None:
         async for item in items:
             if item == 3:
+                reached.set()
                 await asyncio.Event().wait()
 
     task = asyncio.create_task(read())
-    await asyncio.sleep(0.1)
+    await reached.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
