@@ -32,9 +32,17 @@ def run_until_stopped(work: Coroutine[Any, Any, None]) -> None:
 def run_until_done(work: Coroutine[Any, Any, int]) -> int:
     """Run what ends by itself; give its exit code, or `INTERRUPTED` after Ctrl-C."""
     try:
-        return _run(work)
+        return _run(_interruptible(work))
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+async def _interruptible(work: Coroutine[Any, Any, int]) -> int:
+    """End the work at the first Ctrl-C; another one must not break into its tidying up."""
+    task = asyncio.ensure_future(work)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
+    await asyncio.wait([task])
+    return INTERRUPTED if task.cancelled() else task.result()
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
