@@ -11,7 +11,7 @@ from contextlib import aclosing
 from typing import Any
 
 from slim_actors.agent import Agent
-from slim_actors.context import Context
+from slim_actors.context import Context, chain_of
 from slim_actors.deadletters import DeadLetter, DeadLetters
 from slim_actors.declaration import Declaration, Handler, Timer
 from slim_actors.errors import (
@@ -348,11 +348,3 @@ class _Own:
 
     async def room(self) -> None:
         """See `Origin.room`."""
-
-
-def chain_of(context: dict[str, Any]) -> list[str]:
-    """Give the instances that wait for a message, the first caller's first; a peer may claim anything."""
-    chain = context.get("chain")
-    if not isinstance(chain, list):
-        return []
-    return [link for link in chain if isinstance(link, str)]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from slim_actors.mailbox import Envelope
     from slim_actors.routing.router import Router
 
-__all__ = ["Context"]
+__all__ = ["Context", "chain_of"]
 
 _logger = logging.getLogger("slim_actors.agent")
 
@@ -113,6 +113,13 @@ class Context(Verbs):
         travelling = {key: value for key, value in self.context.items() if key not in ("id", "chain")}
         if self._envelope is not None and self._envelope.wants_reply:
             # Whoever waits for this message waits for what it asks.
-            chain = self.context.get("chain")
-            travelling["chain"] = [*(chain if isinstance(chain, list) else []), str(self.me)]
+            travelling["chain"] = [*chain_of(self.context), str(self.me)]
         return travelling
+
+
+def chain_of(context: dict[str, Any]) -> list[str]:
+    """Give the instances that wait for a message, the first caller's first; a peer may claim anything."""
+    chain = context.get("chain")
+    if not isinstance(chain, list):
+        return []
+    return [link for link in chain if isinstance(link, str)]

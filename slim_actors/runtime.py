@@ -61,7 +61,7 @@ class Ref:
         return self._cell.stats
 
     async def stop(self, drain: float = 8.0) -> None:
-        """Stop the instance: nobody finds it any more, what it accepted is finished, then it ends.
+        """Stop the instance: callers go elsewhere, what it accepted is finished, then it leaves its name.
 
         Does nothing the second time.
 
