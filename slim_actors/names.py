@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from uuid import UUID
 
-from attrs import frozen
+from attrs import field, frozen
 
 from slim_actors.errors import ConfigurationError
 
@@ -58,10 +58,15 @@ class Address:
     Attributes:
         name: ``org/namespace/service``.
         instance: The id that SLIM gave to this replica; empty where SLIM did not say.
+        subject: Whom its verified identity names: the ``sub`` of a token, or the name itself where all share
+            a secret. Empty where nothing is verified, as in a route.
+        issuer: Who vouches for that: the ``iss`` of a token; empty where all share a secret.
     """
 
     name: str
     instance: str = ""
+    subject: str = field(default="", eq=False, repr=False, kw_only=True)
+    issuer: str = field(default="", eq=False, repr=False, kw_only=True)
 
     def __str__(self) -> str:
         return f"{self.name}/{self.instance}" if self.instance else self.name
