@@ -17,14 +17,18 @@ from slim_actors import (
     Anycast,
     Context,
     DeliveryError,
+    Denied,
     NoRoute,
     Request,
     Runtime,
     SlimActorsError,
     Unicast,
+    Untrusted,
     handler,
 )
+from slim_actors.cli.options import with_settings
 from slim_actors.exits import Exit, exit_code
+from slim_actors.settings import Settings
 
 DAY = 24 * 3600.0
 
@@ -55,13 +59,14 @@ class Bob(Agent, name="agntcy/ns/bob"):
             except DeliveryError as error:
                 print(f"{number:>3}  error: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
                 outcome = exit_code(error)
-                if isinstance(error, NoRoute):
+                if isinstance(error, NoRoute | Denied | Untrusted):
                     break
             else:
                 print(f"{number:>3}  {reply}  from {call.peer}", flush=True)
         return outcome
 
 
+@with_settings
 def main(
     message: Annotated[str, typer.Option(envvar="BOB_MESSAGE", help="What Bob says.")] = "hello",
     iterations: Annotated[int, typer.Option(envvar="BOB_ITERATIONS", min=1, help="How many times.")] = 1,
@@ -70,15 +75,13 @@ def main(
         bool, typer.Option("--unicast", envvar="BOB_UNICAST", help="Pin one replica.")
     ] = False,
     mls: Annotated[bool, typer.Option("--mls", envvar="BOB_MLS", help="Encrypt end to end.")] = False,
-    endpoint: Annotated[str | None, typer.Option(envvar="SLIM_ENDPOINT", help="The SLIM node.")] = None,
-    shared_secret: Annotated[
-        str | None, typer.Option(envvar="SLIM_SHARED_SECRET", help="The secret.")
-    ] = None,
+    *,
+    settings: Settings,
 ) -> None:
     """Ask Alice, and print each reply and who gave it."""
 
     async def run() -> int:
-        async with Runtime(endpoint, shared_secret=shared_secret) as runtime:
+        async with Runtime.of(settings) as runtime:
             bob = await runtime.spawn(Bob)
             return await runtime.ask(bob.route, Talk(remote, message, iterations, unicast, mls), timeout=DAY)
 

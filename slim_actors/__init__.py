@@ -25,8 +25,10 @@ from slim_actors.errors import (
     TooLarge,
     UnhandledMessage,
     UnsupportedVersion,
+    Untrusted,
 )
 from slim_actors.forward import Forward
+from slim_actors.identity import Identity, Jwt, SharedSecret, Spire, StaticJwt
 from slim_actors.mailbox import Mailbox, MailboxStats
 from slim_actors.messages import Request, StreamRequest
 from slim_actors.middleware import Middleware
@@ -34,6 +36,7 @@ from slim_actors.names import Address
 from slim_actors.pinned import Pinned
 from slim_actors.routes import Anycast, Route, Unicast
 from slim_actors.runtime import Ref, Runtime
+from slim_actors.tls import Basic, Tls
 
 __version__ = "0.1.0"
 
@@ -41,6 +44,7 @@ __all__ = [
     "Address",
     "Agent",
     "Anycast",
+    "Basic",
     "Busy",
     "Call",
     "CallCycle",
@@ -54,6 +58,8 @@ __all__ = [
     "EndpointInUse",
     "Expired",
     "Forward",
+    "Identity",
+    "Jwt",
     "Mailbox",
     "MailboxStats",
     "MalformedMessage",
@@ -68,13 +74,18 @@ __all__ = [
     "Request",
     "Route",
     "Runtime",
+    "SharedSecret",
     "SlimActorsError",
+    "Spire",
+    "StaticJwt",
     "Stopped",
     "StreamRequest",
+    "Tls",
     "TooLarge",
     "UnhandledMessage",
     "Unicast",
     "UnsupportedVersion",
+    "Untrusted",
     "__version__",
     "every",
     "handler",

@@ -7,6 +7,7 @@ import contextlib
 import os
 import stat
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -82,6 +83,16 @@ class Endpoint:
     def is_secure(self) -> bool:
         """Whether TLS protects the way to it."""
         return self.scheme in ("https", "wss")
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine, and reached without leaving it."""
+        if self.scheme == "unix" or self.host == "localhost":
+            return True
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:
+            return False
 
     def to_listen(self) -> str:
         """Give the form that a listening SLIM node takes: plain ``host:port`` for HTTP."""

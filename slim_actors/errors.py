@@ -31,6 +31,7 @@ __all__ = [
     "TooLarge",
     "UnhandledMessage",
     "UnsupportedVersion",
+    "Untrusted",
 ]
 
 
@@ -71,7 +72,7 @@ class DeliveryError(SlimActorsError):
 
 
 class NoRoute(DeliveryError):
-    """Nobody answers to the name: no agent runs under it, or it has another shared secret."""
+    """Nobody answers to the name: no agent runs under it."""
 
     code = "no-route"
 
@@ -81,6 +82,13 @@ class PeerLost(DeliveryError):
 
     code = "peer-lost"
     may_have_run = True
+
+
+class Untrusted(PeerLost):
+    """The replica that was found has an identity that is refused here; nothing was sent to it."""
+
+    code = "untrusted"
+    may_have_run = False
 
 
 class Expired(DeliveryError):

@@ -7,10 +7,12 @@ from enum import IntEnum
 from slim_actors.errors import (
     ConfigurationError,
     DeclarationError,
+    Denied,
     EndpointInUse,
     NodeUnreachable,
     NoRoute,
     SlimActorsError,
+    Untrusted,
 )
 
 __all__ = ["Exit", "exit_code"]
@@ -28,15 +30,19 @@ class Exit(IntEnum):
     NO_NODE = 3
     """No SLIM node answers at the endpoint."""
     NO_ROUTE = 4
-    """Nobody serves the name, or only with another secret."""
+    """Nobody serves the name."""
     GAVE_UP = 5
     """A replica ended again and again."""
     IN_USE = 6
     """Something else listens at the endpoint."""
+    REFUSED = 7
+    """One side refuses the other's identity, or the caller may not call."""
 
 
 _CODES: tuple[tuple[type[SlimActorsError], Exit], ...] = (
     (NoRoute, Exit.NO_ROUTE),
+    (Denied, Exit.REFUSED),
+    (Untrusted, Exit.REFUSED),
     (NodeUnreachable, Exit.NO_NODE),
     (EndpointInUse, Exit.IN_USE),
     (ConfigurationError, Exit.USAGE),

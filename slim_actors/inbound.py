@@ -171,7 +171,7 @@ class _Conversation:
         self._plain.expect(envelope)
         self._receive(envelope)
 
-    def closed(self, reason: str) -> None:
+    def closed(self) -> None:
         """See `LinkOwner.closed`: nobody waits any more for what this caller asked."""
         self._conversations.discard(self)
         self.ended.set()

@@ -13,7 +13,7 @@ from collections import deque
 from typing import Protocol
 
 from slim_actors import wire
-from slim_actors.errors import ConfigurationError, TooLarge
+from slim_actors.errors import ConfigurationError, DeliveryError, PeerLost, TooLarge
 from slim_actors.names import Address
 from slim_actors.transport.base import MAX_PAYLOAD, Payload, Session, SessionClosed, Transport
 
@@ -46,8 +46,8 @@ class LinkOwner(Protocol):
     def plain(self, payload: Payload) -> None:
         """Take a payload that is not in the wire format."""
 
-    def closed(self, reason: str) -> None:
-        """Take note that the link is over; called once."""
+    def closed(self) -> None:
+        """Take note that the link is over, `Link.lost` says why; called once."""
 
 
 class Link:
@@ -67,6 +67,8 @@ class Link:
         self._plain: deque[bytes] = deque()
         self._writer: asyncio.Task[None] | None = None
         self._is_over = False
+        self._reason = ""
+        self._outcome: type[DeliveryError] = PeerLost
         self._version_told = False
         self.backlog = 0
         """Bytes that wait to be handed to the network."""
@@ -154,17 +156,29 @@ class Link:
         await asyncio.wait([self._reader], timeout=_GOODBYE_WITHIN)
         self._reader.cancel()
 
-    def end(self, reason: str) -> None:
-        """End the session now and tell the owner why. Does nothing the second time."""
+    def lost(self, *, may_have_run: bool) -> DeliveryError:
+        """Make the error that the peer is gone, and why."""
+        error = self._outcome(f"{self.peer} is lost: {self._reason.rstrip('.')}.")
+        error.may_have_run = may_have_run
+        return error
+
+    def end(self, reason: str, outcome: type[DeliveryError] = PeerLost) -> None:
+        """End the session now and tell the owner. Does nothing the second time.
+
+        Args:
+            reason: Why.
+            outcome: What it means for those who wait for the peer.
+        """
         if self._is_over:
             return
         self._is_over = True
+        self._reason, self._outcome = reason, outcome
         self._frames.clear()
         self._plain.clear()
         self._drained.set()
         self._pulse.forget(self)
         self._pulse.close_soon(self._session)
-        self._owner.closed(reason)
+        self._owner.closed()
 
     async def alive(self, within: float) -> bool:
         """Tell whether the peer's process acknowledges a ping within so many seconds."""
@@ -185,7 +199,9 @@ class Link:
                     await self._session.send(data, None)
                 if self.backlog <= _MOST_BACKLOG:
                     self._drained.set()
-        except (SessionClosed, ConfigurationError) as error:
+        except SessionClosed as error:
+            self.end(str(error), error.outcome)
+        except ConfigurationError as error:
             self.end(str(error))
         except Exception as error:
             _logger.exception("The link with %s stumbled while it sent", self.peer)
@@ -214,7 +230,7 @@ class Link:
                 else:
                     self._owner.plain(payload)
         except SessionClosed as error:
-            self.end(str(error))
+            self.end(str(error), error.outcome)
         except Exception as error:
             _logger.exception("The link with %s stumbled over what it received", self.peer)
             self.end(f"what it sent could not be taken ({type(error).__name__})")

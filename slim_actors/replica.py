@@ -33,7 +33,6 @@ class Task(msgspec.Struct, frozen=True):
     """What a replica is to run."""
 
     target: str
-    endpoint: str
     reports: int
     """The file descriptor for the reports."""
     name: str | None = None
@@ -79,7 +78,7 @@ async def _run(task: Task) -> None:
     loop.add_reader(sys.stdin.fileno(), _lifeline, stop)
     if task.require_mls:
         agent.require_mls = True
-    async with Runtime(task.endpoint) as runtime:
+    async with Runtime() as runtime:
         spawning = asyncio.ensure_future(runtime.spawn(agent, name=task.name))
         if not await _before(stop, spawning):
             return

@@ -9,7 +9,7 @@ import random
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 
 import msgspec
@@ -19,7 +19,6 @@ from msgspec import structs
 from slim_actors.errors import SlimActorsError
 from slim_actors.exits import Exit
 from slim_actors.replica import CONFIG, Report, Task
-from slim_actors.settings import SECRET_VARIABLE
 
 __all__ = ["Event", "EventKind", "ReplicaFailed", "Supervisor"]
 
@@ -79,14 +78,16 @@ class Supervisor:
     Args:
         task: What each replica runs.
         count: How many replicas.
-        secret: Handed to them in their environment, where other users cannot read it.
+        variables: The settings of their connection, for their environment, where other users cannot read.
         on_event: Called with everything that happens.
     """
 
-    def __init__(self, task: Task, count: int, secret: str, on_event: Callable[[Event], None]) -> None:
+    def __init__(
+        self, task: Task, count: int, variables: Mapping[str, str], on_event: Callable[[Event], None]
+    ) -> None:
         self._task = task
         self._count = count
-        self._secret = secret
+        self._variables = variables
         self._on_event = on_event
         self._processes: set[asyncio.subprocess.Process] = set()
         self._stopping = asyncio.Event()
@@ -214,7 +215,7 @@ class Supervisor:
                 stdin=listening,
                 env={
                     **os.environ,
-                    SECRET_VARIABLE: self._secret,
+                    **self._variables,
                     CONFIG: msgspec.json.encode(structs.replace(self._task, reports=sending)).decode(),
                 },
                 pass_fds=(sending,),

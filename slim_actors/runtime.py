@@ -11,9 +11,10 @@ from attrs import define
 
 from slim_actors.cell import Cell
 from slim_actors.deadletters import DeadLetters
-from slim_actors.endpoints import Endpoint, no_node
+from slim_actors.endpoints import no_node
 from slim_actors.errors import ConfigurationError, DeclarationError, EndpointInUse, NodeUnreachable, NotANode
 from slim_actors.factory import Factory, make
+from slim_actors.identity import Identity
 from slim_actors.inbound import Inbound
 from slim_actors.link import Pulse
 from slim_actors.mailbox import MailboxStats
@@ -21,8 +22,9 @@ from slim_actors.middleware import Hooks, LogFailures, Middleware
 from slim_actors.names import Address, check_name
 from slim_actors.routes import Unicast
 from slim_actors.routing.router import Router
-from slim_actors.settings import default_endpoint, local_secret
+from slim_actors.settings import Settings
 from slim_actors.speaker import DEFAULT_TIMEOUT
+from slim_actors.tls import Basic, Tls
 from slim_actors.verbs import Verbs
 
 if TYPE_CHECKING:
@@ -96,11 +98,17 @@ class Runtime(Verbs):
     """Runs agents on a SLIM node, and sends messages to agents anywhere on it. Use it with ``async with``.
 
     Args:
-        endpoint: The node: ``http://host:port``, ``ws://host:port`` or ``unix:///path``. By default what
-            ``SLIM_ENDPOINT`` says, else ``http://127.0.0.1:46357``.
+        endpoint: The node: ``http://``, ``https://``, ``ws://`` or ``wss://host:port``, or ``unix:///path``.
+            By default what ``SLIM_ENDPOINT`` says, else ``http://127.0.0.1:46357``.
         name: The SLIM name under which this runtime itself sends.
-        shared_secret: The secret that agents and callers share, 32 bytes at least. By default what
-            ``SLIM_SHARED_SECRET`` says, else the random one in the user's config folder.
+        identity: Who the agents and callers of this runtime are, and whom they believe: `SharedSecret`,
+            `Jwt`, `StaticJwt` or `Spire`. By default what the environment says (``SLIM_SHARED_SECRET``,
+            ``SLIM_JWT`` and its companions), else, on this machine alone, a random secret of this user.
+        tls: The certificates for ``https://`` and ``wss://``. By default what ``SLIM_TLS_CA``,
+            ``SLIM_TLS_CERT`` and ``SLIM_TLS_KEY`` say, else the system's CAs.
+        auth: The user and password that the node asks for. By default what ``SLIM_NODE_USER`` and
+            ``SLIM_NODE_PASSWORD`` say.
+        insecure: Allow an endpoint on another machine without TLS.
         embed_node: Start a node in this process if nothing listens at the endpoint.
         lost_after: Seconds without a sign of life after which a peer that owes something is lost.
         middleware: Told what happens to messages, in this order.
@@ -121,14 +129,21 @@ class Runtime(Verbs):
         endpoint: str | None = None,
         *,
         name: str = "slim-actors/local/runtime",
-        shared_secret: str | None = None,
+        identity: Identity | None = None,
+        tls: Tls | None = None,
+        auth: Basic | None = None,
+        insecure: bool | None = None,
         embed_node: bool = False,
         lost_after: float = 3.0,
         middleware: Iterable[Middleware] = (),
     ) -> None:
-        self._endpoint = Endpoint.parse(endpoint or default_endpoint())
+        settings = Settings.find(endpoint=endpoint, insecure=insecure)
+        self._endpoint = settings.node
+        self._settings = settings
+        self._identity = identity
+        self._tls = tls or settings.tls()
+        self._auth = auth or settings.auth()
         self._name = check_name(name)
-        self._secret = shared_secret
         self._embed = embed_node
         if not lost_after > 0:
             raise ConfigurationError(
@@ -144,6 +159,21 @@ class Runtime(Verbs):
         self._is_open = False
         self._transport: Transport
         self._pulse: Pulse
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Make a runtime with the settings that a command was given.
+
+        Raises:
+            ConfigurationError: A setting cannot be used.
+        """
+        return cls(
+            settings.endpoint,
+            identity=settings.identity(),
+            tls=settings.tls(),
+            auth=settings.auth(),
+            insecure=settings.insecure,
+        )
 
     @property
     def endpoint(self) -> str:
@@ -268,9 +298,11 @@ class Runtime(Verbs):
     async def _connect(self) -> Transport:
         """Give what carries the messages."""
         # Here, not at the top: a program that only declares agents need not load the bindings.
+        from slim_actors.transport.security import Connection
         from slim_actors.transport.slim import SlimTransport
 
-        transport = SlimTransport(self._endpoint, local_secret() if self._secret is None else self._secret)
+        identity = self._identity or self._settings.identity()
+        transport = SlimTransport(Connection(self._endpoint, self._tls, self._auth), identity)
         if not await self._endpoint.listening():
             if not self._embed:
                 raise no_node(self._endpoint)
@@ -280,7 +312,7 @@ class Runtime(Verbs):
     async def _start_node(self) -> None:
         from slim_actors.transport.node import SlimNode
 
-        node = SlimNode(self._endpoint)
+        node = SlimNode(self._endpoint, self._tls, self._auth)
         try:
             await node.start()
         except EndpointInUse:

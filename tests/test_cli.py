@@ -235,7 +235,7 @@ def test_an_endpoint_in_use_is_refused(start: Starter, endpoint: str, tmp_path: 
 def test_secrets_keep_others_out(start: Starter, endpoint: str) -> None:
     start("run", "agents/echo.py", "--endpoint", endpoint).until("^joined")
     wrong = start("send", ALICE, "x", "--endpoint", endpoint, "--shared-secret", OTHER_SECRET)
-    refused(wrong, 4, "Nobody answers at .* or it has another shared secret")
+    refused(wrong, 7, "agntcy/ns/alice is refused: it has another shared secret")
     for command in (["send", ALICE, "x"], ["run", "agents/echo.py"]):
         short = start(*command, "--endpoint", endpoint, "--shared-secret", "short")
         refused(short, 2, "The shared secret has 5 bytes, but SLIM needs at least 32")
@@ -250,7 +250,7 @@ def test_without_a_secret_every_local_command_shares_one(
     secret = tmp_path / "slim-actors" / "secret"
     assert secret.stat().st_mode & 0o777 == 0o600
     other = {**env, "XDG_CONFIG_HOME": str(tmp_path / "somebody else")}
-    refused(start("send", ALICE, "x", "--endpoint", endpoint, **other), 4, "Nobody answers")
+    refused(start("send", ALICE, "x", "--endpoint", endpoint, **other), 7, "another shared secret")
 
 
 def test_the_secret_of_a_run_is_in_no_command_line(start: Starter, endpoint: str) -> None:

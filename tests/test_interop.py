@@ -131,8 +131,8 @@ async def test_asking_a_bare_responder_without_saying_so_is_explained(
         await session.publish_async(message.payload, None, None)
 
     async with bare_responder(endpoint, echo):
-        with pytest.raises(MalformedMessage, match="answered in plain bytes: use Unicast"):
-            await runtime.ask(Anycast("bare/ns/alice"), b"hi")
+        with pytest.raises(Expired, match=r"no agent of slim-actors.*wire='bytes'"):
+            await runtime.ask(Anycast("bare/ns/alice"), b"hi", timeout=1)
 
 
 def garbage(seed: int) -> list[tuple[bytes, str | None]]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from slim_actors import ConfigurationError
-from slim_actors.settings import check_secret, local_secret
+from slim_actors.identity import check_secret
+from slim_actors.secret import local_secret
 
 
 @pytest.fixture(autouse=True)
@@ -25,12 +26,6 @@ def test_the_secret_is_made_once_for_all_who_ask_at_once(folder: Path) -> None:
     assert len(check_secret(secrets.pop())) == 64
     assert [file.name for file in folder.iterdir()] == ["secret"]
     assert (folder / "secret").stat().st_mode & 0o777 == 0o600
-
-
-def test_the_environment_comes_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLIM_SHARED_SECRET", "from the environment")
-    assert local_secret() == "from the environment"
-    assert not folder.exists()
 
 
 def test_a_secret_that_others_can_read_is_refused(folder: Path) -> None:

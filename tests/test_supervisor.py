@@ -21,7 +21,8 @@ from slim_actors.cli import app as command_line
 from slim_actors.exits import Exit
 from slim_actors.replica import Task
 from slim_actors.replicas import Event, EventKind, ReplicaFailed, Supervisor
-from tests.conftest import PATIENCE, ROOT, SECRET, Command, Starter, eventually, free_endpoint
+from slim_actors.settings import Settings
+from tests.conftest import PATIENCE, ROOT, Command, Starter, eventually, free_endpoint
 
 ALICE = "agntcy/ns/alice"
 ECHO = str(ROOT / "agents/echo.py")
@@ -84,7 +85,9 @@ async def test_a_stop_during_a_start_ends_the_replica_that_is_half_started(
         return process
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", stopped_meanwhile)
-    supervisor = Supervisor(Task(ECHO, endpoint, reports=-1), 3, SECRET, lambda event: None)
+    supervisor = Supervisor(
+        Task(ECHO, reports=-1), 3, Settings.find(endpoint=endpoint).variables(), lambda event: None
+    )
     async with asyncio.timeout(PATIENCE):
         await supervisor.run()
     assert len(started) == 3
@@ -131,7 +134,9 @@ async def test_replicas_wait_for_a_node_that_is_away_however_long(
     node = start("node", "--endpoint", endpoint)
     node.until("listening")
     events: list[Event] = []
-    supervisor = Supervisor(Task(ECHO, endpoint, reports=-1), 1, SECRET, events.append)
+    supervisor = Supervisor(
+        Task(ECHO, reports=-1), 1, Settings.find(endpoint=endpoint).variables(), events.append
+    )
     async with supervised(supervisor) as running:
         await eventually(lambda: len(events) == 1)
         node.stop(signal.SIGKILL)
@@ -201,7 +206,9 @@ async def test_a_process_that_cannot_be_started_leaves_nothing_open(monkeypatch:
     monkeypatch.setattr(asyncio, "create_subprocess_exec", fails)
     monkeypatch.setattr(replicas, "_BACKOFF_MOST", 0.001)
     before = len(list(Path("/dev/fd").iterdir()))
-    supervisor = Supervisor(Task(ECHO, free_endpoint(), reports=-1), 1, SECRET, lambda event: None)
+    supervisor = Supervisor(
+        Task(ECHO, reports=-1), 1, Settings.find(endpoint=free_endpoint()).variables(), lambda event: None
+    )
     with pytest.raises(ReplicaFailed, match="could not be started: Cannot allocate memory") as caught:
         await supervisor.run()
     assert caught.value.exit == Exit.GAVE_UP

@@ -21,7 +21,8 @@ app = typer.Typer(
     name="slim-actors",
     help="Run agents as actors on a SLIM node, and talk to them.",
     epilog="Exit codes: 0 all well, 1 a message was not answered, 2 wrong input, 3 no node, 4 nobody serves "
-    "the name, 5 a replica kept dying, 6 the endpoint is in use, 130 interrupted before the answer.",
+    "the name, 5 a replica kept dying, 6 the endpoint is in use, 7 an identity or a call is refused, "
+    "130 interrupted before the answer.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 
 from slim_actors.cli.console import line
-from slim_actors.cli.options import EndpointOption
+from slim_actors.cli.options import with_settings
 from slim_actors.cli.stopping import on_stop_signal, run_until_stopped
-from slim_actors.endpoints import Endpoint
-from slim_actors.settings import default_endpoint
+from slim_actors.settings import Settings
 
 __all__ = ["node"]
 
 
-def node(endpoint: EndpointOption = None) -> None:
+@with_settings
+def node(*, settings: Settings) -> None:
     """Run a SLIM node until Ctrl-C.
 
     Examples:
@@ -22,18 +22,20 @@ def node(endpoint: EndpointOption = None) -> None:
         slim-actors node --endpoint http://127.0.0.1:5000
 
         slim-actors node --endpoint unix:///tmp/slim.sock
+
+        slim-actors node --endpoint https://127.0.0.1:5000 --tls-cert node.crt --tls-key node.key
     """
-    run_until_stopped(_node(Endpoint.parse(endpoint or default_endpoint())))
+    run_until_stopped(_node(settings))
 
 
-async def _node(endpoint: Endpoint) -> None:
+async def _node(settings: Settings) -> None:
     stop = asyncio.Event()
     on_stop_signal(stop.set)
     from slim_actors.transport.node import SlimNode
 
-    running = SlimNode(endpoint)
+    running = SlimNode(settings.node, settings.tls(), settings.auth())
     await running.start()
-    line("node", f"listening at {endpoint}")
+    line("node", f"listening at {settings.node}")
     await stop.wait()
     await running.stop()
     line("node", "stopped")

@@ -6,16 +6,18 @@ from contextlib import AsyncExitStack
 from typing import Annotated
 
 import typer
+from attrs import evolve
 
 from slim_actors.cli.console import line
-from slim_actors.cli.options import EndpointOption, SecretOption
+from slim_actors.cli.options import with_settings
 from slim_actors.cli.stopping import on_stop_signal, run_until_stopped
 from slim_actors.endpoints import DEFAULT_ENDPOINT, Endpoint, no_node
 from slim_actors.errors import ConfigurationError, EndpointInUse
+from slim_actors.identity import SharedSecret
 from slim_actors.names import check_name
 from slim_actors.replica import Task
 from slim_actors.replicas import Event, EventKind, Supervisor
-from slim_actors.settings import check_secret, default_endpoint, local_secret
+from slim_actors.settings import Settings
 
 __all__ = ["run"]
 
@@ -27,6 +29,7 @@ _STYLES = {
 }
 
 
+@with_settings
 def run(
     target: Annotated[str, typer.Argument(metavar="FILE[:CLASS]", help="The agent: a file or a module.")],
     replicas: Annotated[int, typer.Option(envvar="SLIM_ACTORS_REPLICAS", help="How many processes.")] = 1,
@@ -36,8 +39,6 @@ def run(
             envvar="SLIM_ACTORS_NAME", help="A name other than the agent's own: org/namespace/service."
         ),
     ] = None,
-    endpoint: EndpointOption = None,
-    shared_secret: SecretOption = None,
     mls: Annotated[
         bool,
         typer.Option(
@@ -46,6 +47,8 @@ def run(
             help="Take messages from end-to-end encrypted sessions only.",
         ),
     ] = False,
+    *,
+    settings: Settings,
 ) -> None:
     """Run replicas of an agent until Ctrl-C, and restart those that die.
 
@@ -62,28 +65,22 @@ def run(
         raise ConfigurationError(f"--replicas is {replicas}, but must be 1 or more.")
     if name is not None:
         check_name(name)
-    run_until_stopped(
-        _run(
-            target,
-            replicas,
-            name,
-            Endpoint.parse(endpoint or default_endpoint()),
-            shared_secret,
-            require_mls=mls,
-        )
-    )
+    run_until_stopped(_run(target, replicas, name, settings, require_mls=mls))
 
 
 async def _run(
-    target: str, replicas: int, name: str | None, endpoint: Endpoint, secret: str | None, *, require_mls: bool
+    target: str, replicas: int, name: str | None, settings: Settings, *, require_mls: bool
 ) -> None:
     async with AsyncExitStack() as stack:
-        secret = check_secret(local_secret() if secret is None else secret)
-        task = Task(target, str(endpoint), reports=-1, name=name, require_mls=require_mls)
-        supervisor = Supervisor(task, replicas, secret, _show)
+        # Here, though the replicas look for theirs: what is wrong with it is said once, and before all else.
+        identity = settings.identity()
+        if isinstance(identity, SharedSecret):
+            settings = evolve(settings, shared_secret=identity.secret)
+        task = Task(target, reports=-1, name=name, require_mls=require_mls)
+        supervisor = Supervisor(task, replicas, settings.variables(), _show)
         on_stop_signal(supervisor.stop)
-        if not await endpoint.listening():
-            await _embed(endpoint, stack)
+        if not await settings.node.listening():
+            await _embed(settings.node, stack)
         await supervisor.run()
 
 

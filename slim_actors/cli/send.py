@@ -9,18 +9,20 @@ import msgspec
 import typer
 
 from slim_actors.cli.console import complain, line
-from slim_actors.cli.options import EndpointOption, SecretOption
+from slim_actors.cli.options import with_settings
 from slim_actors.cli.stopping import run_until_done
-from slim_actors.errors import ConfigurationError, DeliveryError, NoRoute
+from slim_actors.errors import ConfigurationError, DeliveryError, Denied, NoRoute, Untrusted
 from slim_actors.exits import Exit, exit_code
 from slim_actors.names import Address
 from slim_actors.routes import Anycast, Unicast
 from slim_actors.runtime import Runtime
+from slim_actors.settings import Settings
 from slim_actors.speaker import DEFAULT_TIMEOUT
 
 __all__ = ["send"]
 
 
+@with_settings
 def send(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Who is asked: org/namespace/service.")],
     message: Annotated[str, typer.Argument(metavar="MESSAGE", help="What is sent.")],
@@ -38,8 +40,8 @@ def send(
     timeout: Annotated[
         float, typer.Option(envvar="SLIM_ACTORS_TIMEOUT", help="Seconds to wait for each reply.")
     ] = DEFAULT_TIMEOUT,
-    endpoint: EndpointOption = None,
-    shared_secret: SecretOption = None,
+    *,
+    settings: Settings,
 ) -> None:
     """Send a message to an agent, and print each reply and who gave it.
 
@@ -56,7 +58,7 @@ def send(
         raise ConfigurationError(f"--iterations is {iterations}, but must be 1 or more.")
     body = _sendable(_parsed(message) if as_json else message)
     route = Unicast(name, mls=mls) if unicast else Anycast(name, mls=mls)
-    code = run_until_done(_send(route, body, iterations, timeout, endpoint, shared_secret, as_json=as_json))
+    code = run_until_done(_send(route, body, iterations, timeout, settings, as_json=as_json))
     raise typer.Exit(code)
 
 
@@ -65,18 +67,17 @@ async def _send(
     body: Any,
     iterations: int,
     within: float,
-    endpoint: str | None,
-    secret: str | None,
+    settings: Settings,
     *,
     as_json: bool,
 ) -> Exit:
     outcome = Exit.OK
-    async with Runtime(endpoint, shared_secret=secret) as runtime:
+    async with Runtime.of(settings) as runtime:
         for _ in range(iterations):
             call = runtime.ask(route, body, timeout=within)
             try:
                 reply = await call
-            except NoRoute:
+            except (NoRoute, Denied, Untrusted):
                 raise
             except DeliveryError as error:
                 complain(f"{error}" if call.peer is None else f"{error} (from {call.peer})")

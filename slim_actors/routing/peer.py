@@ -87,16 +87,18 @@ class Peer:
     def __init__(self, session: Session, pulse: Pulse) -> None:
         self._pending: dict[int, _Pending] = {}
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._window = _FIRST_WINDOW
         self._sent = 0
         self._credited = 0
         self._reserved = 0
         self._idempotent: frozenset[str] = frozenset()
-        self._loss: str | None = None
         self.uses = 0
         self.last_used = 0
+        self.was_greeted = False
+        """Whether it has said hello."""
         self.is_leaving = False
         """Whether the replica said that it is stopping."""
+        # Without encryption only what it says proves who answers: so nothing is sent before its hello.
+        self._window = _FIRST_WINDOW if session.mls else 0
         self._link = Link(session, self, pulse)
 
     @property
@@ -117,7 +119,7 @@ class Peer:
     @property
     def is_lost(self) -> bool:
         """Whether nothing can be sent to it any more."""
-        return self._loss is not None
+        return self._link.is_over
 
     def is_idempotent(self, wire_type: str) -> bool:
         """Tell whether the replica said that messages of this type may be handled twice."""
@@ -196,17 +198,15 @@ class Peer:
             MalformedMessage,
         )
 
-    def closed(self, reason: str) -> None:
+    def closed(self) -> None:
         """See `LinkOwner.closed`."""
-        self._loss = f"{self.address} is lost: {reason.rstrip('.')}."
-        self._end_all(self._loss, PeerLost)
+        for pending in list(self._pending.values()):
+            pending.end(error=self.lost(may_have_run=True))
         self._admit()
 
-    def lost(self, *, may_have_run: bool) -> PeerLost:
-        """Make the error that says so."""
-        error = PeerLost(self._loss or f"{self.address} is lost.")
-        error.may_have_run = may_have_run
-        return error
+    def lost(self, *, may_have_run: bool) -> DeliveryError:
+        """See `Link.lost`."""
+        return self._link.lost(may_have_run=may_have_run)
 
     async def _begin(self, message: Outgoing) -> _Pending:
         await self._credit()
@@ -328,6 +328,7 @@ class Peer:
         self._admit()
 
     def _greeted(self, frame: wire.Hello) -> None:
+        self.was_greeted = True
         self._window = max(1, frame.window)
         self._idempotent = frozenset(frame.idempotent)
         self._admit()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 
 from slim_actors import wire
-from slim_actors.errors import MalformedMessage, PeerLost
+from slim_actors.errors import DeliveryError, MalformedMessage
 from slim_actors.link import Link, Pulse
 from slim_actors.names import Address
 from slim_actors.routing.peer import Outgoing
@@ -23,10 +23,12 @@ __all__ = ["PlainPeer"]
 class PlainPeer:
     """One replica that speaks plain bytes. See `Peer`, of which this has the same methods."""
 
+    was_greeted = True
+    """See `Peer.was_greeted`: such a peer says no hello, and none is waited for."""
+
     def __init__(self, session: Session, pulse: Pulse) -> None:
         self._turn = asyncio.Lock()
         self._answer: asyncio.Future[bytes] | None = None
-        self._loss: str | None = None
         self._link = Link(session, self, pulse)
 
     @property
@@ -42,7 +44,7 @@ class PlainPeer:
     @property
     def is_lost(self) -> bool:
         """Whether nothing can be sent to it any more."""
-        return self._loss is not None
+        return self._link.is_over
 
     async def deliver(self, message: Outgoing) -> bytes:
         """Send bytes and wait for the next payload."""
@@ -92,17 +94,14 @@ class PlainPeer:
         if self._answer is not None and not self._answer.done():
             self._answer.set_result(payload.data)
 
-    def closed(self, reason: str) -> None:
+    def closed(self) -> None:
         """See `LinkOwner.closed`."""
-        self._loss = f"{self.address} is lost: {reason.rstrip('.')}."
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(self.lost(may_have_run=True))
 
-    def lost(self, *, may_have_run: bool) -> PeerLost:
-        """Make the error that says so."""
-        error = PeerLost(self._loss or f"{self.address} is lost.")
-        error.may_have_run = may_have_run
-        return error
+    def lost(self, *, may_have_run: bool) -> DeliveryError:
+        """See `Link.lost`."""
+        return self._link.lost(may_have_run=may_have_run)
 
 
 def _bytes_of(body: object) -> bytes:

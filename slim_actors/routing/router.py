@@ -20,6 +20,7 @@ from slim_actors.errors import (
     NoRoute,
     PeerLost,
     Stopped,
+    Untrusted,
 )
 from slim_actors.link import Pulse
 from slim_actors.mailbox import Envelope
@@ -180,7 +181,7 @@ class Router:
 
     async def _deliver(self, call: Call[Any], route: Route | Pin, message: Outgoing) -> Any:
         work = self._routed(call, route, message, lambda peer: peer.deliver(message))
-        return await self._within(message.expires, work)
+        return await self._within(message.expires, work, call)
 
     async def _items(
         self, route: Route | Pin, message: Outgoing, patience: float
@@ -193,7 +194,7 @@ class Router:
             peers.append(peer)
             return inlet
 
-        inlet: Inlet = await self._within(message.expires, self._routed(call, route, message, begin))
+        inlet: Inlet = await self._within(message.expires, self._routed(call, route, message, begin), call)
         try:
             while True:
                 try:
@@ -211,16 +212,21 @@ class Router:
             return await self._unicast(call, route, attempt)
         return await self._pinned(call, route, attempt)
 
-    async def _within(self, expires: float, work: Awaitable[Any]) -> Any:
+    async def _within(self, expires: float, work: Awaitable[Any], call: Call[Any] | None = None) -> Any:
         try:
             async with asyncio.timeout_at(expires if expires < float("inf") else None) as deadline:
                 return await work
         except TimeoutError:
             if not deadline.expired():
                 raise
-        if self._transport.is_available:
-            raise Expired("The deadline passed before the outcome was known.")
-        raise Expired("The deadline passed while the SLIM node was away.")
+        if not self._transport.is_available:
+            raise Expired("The deadline passed while the SLIM node was away.")
+        if call is not None and call.peer is not None and not call.was_greeted:
+            raise Expired(
+                f"{call.peer} has not said hello: it is busy, or no agent of slim-actors. If it speaks plain "
+                f"bytes, ask Unicast({call.peer.name!r}, wire='bytes')."
+            )
+        raise Expired("The deadline passed before the outcome was known.")
 
     async def _anycast(self, call: Call[Any], pool: Pool, message: Outgoing, attempt: Attempt) -> Any:
         refused: dict[str, DeliveryError] = {}
@@ -236,10 +242,9 @@ class Router:
                 if isinstance(error, NoRoute):
                     raise
                 raise NoRoute(f"Nobody takes messages for {pool.name} now.") from None
-            call.peer = peer.address
             try:
-                return await attempt(peer)
-            except (Busy, CallCycle, Stopped) as error:
+                return await self._attempt(call, peer, attempt)
+            except (Busy, CallCycle, Stopped, Untrusted) as error:
                 # It was not started there.
                 refused[peer.address.instance] = error
             except PeerLost as error:
@@ -265,8 +270,16 @@ class Router:
 
     async def _pinned(self, call: Call[Any], pin: Pin, attempt: Attempt) -> Any:
         peer = await self._when_there(pin.acquire)
+        return await self._attempt(call, peer, attempt)
+
+    async def _attempt(self, call: Call[Any], peer: AnyPeer, attempt: Attempt) -> Any:
         call.peer = peer.address
-        return await attempt(peer)
+        try:
+            return await attempt(peer)
+        finally:
+            # Whose identity it has is known when it has spoken.
+            call.peer = peer.address
+            call.was_greeted = peer.was_greeted
 
     async def _when_there(self, acquire: Callable[[], Awaitable[Any]]) -> Any:
         """Acquire a peer; while the node is away, wait for it to come back and try again."""

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from attrs import frozen
 
-from slim_actors.errors import SlimActorsError
+from slim_actors.errors import DeliveryError, PeerLost, SlimActorsError
 from slim_actors.names import Address
 
 __all__ = ["MAX_PAYLOAD", "Payload", "Port", "Session", "SessionClosed", "SessionOptions", "Transport"]
@@ -23,7 +23,16 @@ would cost the sender its whole connection."""
 
 
 class SessionClosed(SlimActorsError):
-    """The session is over: the peer closed it, or this side did."""
+    """The session is over: the peer closed it, or this side did.
+
+    Args:
+        message: Why.
+        outcome: What that means for those who wait for the peer.
+    """
+
+    def __init__(self, message: str, outcome: type[DeliveryError] = PeerLost) -> None:
+        super().__init__(message)
+        self.outcome = outcome
 
 
 @frozen
@@ -99,6 +108,8 @@ class Port(Protocol):
 
         Raises:
             NoRoute: Nobody answered.
+            Denied: Somebody did, and refuses the identity of this side.
+            Untrusted: Somebody did, and this side refuses his identity.
             NodeUnreachable: The network is away.
         """
 

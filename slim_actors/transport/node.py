@@ -7,7 +7,9 @@ import contextlib
 
 from slim_actors.endpoints import Endpoint
 from slim_actors.errors import ConfigurationError, EndpointInUse
+from slim_actors.tls import Basic, Tls
 from slim_actors.transport.bindings import innermost, new_service, no_delay, slim
+from slim_actors.transport.security import server_config
 
 __all__ = ["SlimNode"]
 
@@ -19,12 +21,15 @@ class SlimNode:
     """A SLIM node inside this process.
 
     Args:
-        endpoint: Where it listens. Only ``http://``, ``ws://`` and ``unix://`` are plain; the others need
-            certificates.
+        endpoint: Where it listens.
+        tls: Its certificate, for ``https://`` and ``wss://``, and the CA that its clients' must be from.
+        auth: What clients must give, besides.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, tls: Tls | None = None, auth: Basic | None = None) -> None:
         self.endpoint = endpoint
+        self._tls = tls
+        self._auth = auth
         self._service: slim.Service | None = None
 
     async def start(self) -> None:
@@ -32,13 +37,11 @@ class SlimNode:
 
         Raises:
             EndpointInUse: Something else already listens there.
-            ConfigurationError: It is no place to listen at; whatever is there is left as it is.
+            ConfigurationError: It is no place to listen at, and whatever is there is left as it is; or the
+                certificates cannot be used.
         """
         endpoint = self.endpoint
-        if endpoint.is_secure:
-            raise ConfigurationError(
-                f"A node at {endpoint} needs a certificate, which cannot be given yet: use http:// or unix://."
-            )
+        config = server_config(endpoint, self._tls, self._auth)
         if endpoint.scheme == "unix":
             if await endpoint.listening():
                 raise EndpointInUse(_IN_USE.format(endpoint))
@@ -46,7 +49,7 @@ class SlimNode:
             endpoint.remove_socket()
         service = new_service()
         try:
-            await service.run_server_async(slim.new_insecure_server_config(endpoint.to_listen()))
+            await service.run_server_async(config)
         except slim.SlimError as error:
             if "in use" in str(error):
                 raise EndpointInUse(_IN_USE.format(endpoint)) from None

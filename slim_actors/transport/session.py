@@ -4,23 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
-from slim_actors.errors import ConfigurationError, SlimActorsError
+from attrs import evolve, frozen
+
+from slim_actors.credentials import Claims, Credentials, Refused
+from slim_actors.errors import ConfigurationError, Denied, SlimActorsError, Untrusted
 from slim_actors.names import Address
 from slim_actors.transport.base import MAX_PAYLOAD, Payload, SessionClosed
 from slim_actors.transport.bindings import innermost, slim
+from slim_actors.transport.introduction import INTRODUCTION, Introduction, Line, introduce, next_message
 
-__all__ = ["SlimSession"]
+__all__ = ["Checks", "SlimSession"]
 
 T = TypeVar("T")
 
-_ERRORS_IN_A_ROW = 5
+_logger = logging.getLogger("slim_actors.identity")
+
 _LOOK_AT_ACKS_EVERY = 128 * 1024
 _MOST_UNACKNOWLEDGED = 512 * 1024
+_MLS_SUBJECT = "slim-peer-subject"
+
+
+@frozen
+class Checks:
+    """How a session learns who its peer is.
+
+    Attributes:
+        credentials: Check the peer's tokens; None where only SLIM can.
+        introduces: Whether both sides introduce themselves, since SLIM checks nothing.
+    """
+
+    credentials: Credentials | None
+    introduces: bool
 
 
 class _Port(Protocol):
@@ -32,7 +52,9 @@ class _Port(Protocol):
 class SlimSession:
     """One SLIM point-to-point session."""
 
-    def __init__(self, session: slim.Session, peer: Address, port: _Port, *, framed: bool) -> None:
+    def __init__(
+        self, session: slim.Session, peer: Address, port: _Port, checks: Checks, *, framed: bool
+    ) -> None:
         self._session = session
         self._port = port
         self._peer = peer
@@ -40,6 +62,11 @@ class SlimSession:
         self._mls = session.config().mls_settings is not None
         self._unseen = 0
         self._acks: deque[tuple[asyncio.Task[None], int]] = deque()
+        self._credentials = checks.credentials
+        self._introduces = checks.introduces
+        self._introduction: asyncio.Task[None] | None = None
+        if checks.introduces:
+            self._introduction = port.background(self._introduce())
 
     @property
     def peer(self) -> Address:
@@ -56,8 +83,20 @@ class SlimSession:
         """See `Session.framed`."""
         return self._framed
 
+    async def introduced(self) -> None:
+        """Wait until both sides know each other, where that takes an introduction.
+
+        Raises:
+            Denied: The peer refuses this side.
+            Untrusted: This side refuses the peer.
+            SessionClosed: The session is over.
+        """
+        if self._introduction is not None:
+            await asyncio.shield(self._introduction)
+
     async def send(self, data: bytes, payload_type: str | None) -> None:
         """See `Session.send`."""
+        await self._known()
         handle = await self._publish(data, payload_type)
         self._unseen += len(data)
         if self._unseen < _LOOK_AT_ACKS_EVERY:
@@ -72,18 +111,15 @@ class SlimSession:
 
     async def receive(self) -> Payload:
         """See `Session.receive`."""
-        for _ in range(_ERRORS_IN_A_ROW):
-            try:
-                message = await self._session.get_message_async(None)
-            except slim.SlimError as error:
-                if "session closed" in str(error):
-                    break
-                # "participant disconnected" comes just before it; deleting the session already at that would
-                # cut off the peer's goodbye, and it would wait for the answer.
-                await asyncio.sleep(0)
+        await self._known()
+        while True:
+            message = await next_message(self._session, self._peer)
+            if message.context.payload_type == INTRODUCTION:
+                self._take_refusal(message.payload)
                 continue
+            if not self._introduces:
+                await self._check(message.context)
             return Payload(message.payload, message.context.payload_type)
-        raise SessionClosed(f"{self._peer} closed the session")
 
     async def alive(self, data: bytes | None, payload_type: str, within: float) -> bool:
         """See `Session.alive`."""
@@ -103,6 +139,58 @@ class SlimSession:
     async def close(self) -> None:
         """See `Session.close`."""
         self._port.discard(self, self._session)
+
+    async def _introduce(self) -> None:
+        assert self._credentials is not None, "who introduces itself has something to show"
+        try:
+            claims = await introduce(Line(self._session, str(self._peer)), self._credentials)
+        except (Denied, Untrusted) as error:
+            _logger.warning("%s", error)
+            raise
+        self._know(claims)
+
+    async def _known(self) -> None:
+        if self._introduction is None:
+            return
+        try:
+            await asyncio.shield(self._introduction)
+        except (Denied, Untrusted) as error:
+            raise SessionClosed(str(error), type(error)) from None
+
+    async def _check(self, context: slim.MessageContext) -> None:
+        """Learn who sent a message: SLIM lets messages pass, without MLS, whose token it has not checked."""
+        if self._mls and self._peer.subject:
+            # SLIM has; its encryption tells who is at the other end, for the whole session.
+            return
+        if self._credentials is None:
+            if self._mls:
+                self._know(Claims(context.metadata.get(_MLS_SUBJECT, "")))
+            return
+        try:
+            claims = self._credentials.verify(context.identity)
+        except (Refused, ConfigurationError) as error:
+            await self._refuse(str(error))
+        else:
+            if self._mls and context.metadata.get(_MLS_SUBJECT) != claims.id:
+                await self._refuse("it shows the token of somebody else")
+            if claims.subject != self._peer.subject:
+                self._know(claims)
+
+    async def _refuse(self, why: str) -> None:
+        """Tell both sides, and end the session."""
+        _logger.warning("%s is refused: %s.", self._peer, why.rstrip("."))
+        with contextlib.suppress(SessionClosed):
+            await Line(self._session, str(self._peer)).send(Introduction(refused=why))
+        raise SessionClosed(f"its identity is refused: {why}", Untrusted)
+
+    def _take_refusal(self, data: bytes) -> None:
+        refused = Line(self._session, str(self._peer)).read(data).refused
+        if refused:
+            _logger.warning("%s refuses this identity: %s.", self._peer, refused)
+            raise SessionClosed(f"it refuses this identity: {refused}", Denied)
+
+    def _know(self, claims: Claims) -> None:
+        self._peer = evolve(self._peer, subject=claims.subject, issuer=claims.issuer)
 
     async def _publish(self, data: bytes, payload_type: str | None) -> slim.CompletionHandle:
         if len(data) > MAX_PAYLOAD:

@@ -1,0 +1,209 @@
+"""What an identity comes down to: a token to show, and a check of the tokens that peers show.
+
+SLIM checks less than one would think (see ``docs/security.md``), so slim-actors checks each peer's token
+itself, on both sides of a session.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from attrs import frozen
+
+from slim_actors.identity import Identity, Jwt, SharedSecret, StaticJwt
+from slim_actors.trust import Trust, read_text, signing_algorithm
+
+if TYPE_CHECKING:
+    import jwt
+
+__all__ = ["Claims", "Credentials", "Refused", "credentials_of"]
+
+_SECRET_TOKEN_PARTS = 5
+_SECRET_TOKEN_VALID = 3600
+_CLOCK_SKEW = 5.0
+_NONCE_BYTES = 12
+
+
+class Refused(Exception):
+    """A token is not believed; the text says why, beginning with what it is about: "its token …"."""
+
+
+@frozen
+class Claims:
+    """Whom a token names, as far as it is believed."""
+
+    subject: str
+    issuer: str = ""
+    id: str = ""
+    """What SLIM calls the subject: the same, but that a shared secret's has an ending for each instance."""
+    expires: float = float("inf")
+    """When it ends, in seconds since the epoch."""
+
+
+class Credentials(Protocol):
+    """A token to show, and the check of those that are shown."""
+
+    def token(self) -> str:
+        """Give a token that is valid now.
+
+        Raises:
+            ConfigurationError: A file that it is made from cannot be used.
+        """
+
+    def verify(self, token: str) -> Claims:
+        """Give whom a token names.
+
+        Raises:
+            Refused: It is not believed.
+            ConfigurationError: The file with the trusted keys cannot be used.
+        """
+
+
+def credentials_of(identity: Identity, name: str) -> Credentials | None:
+    """Give the credentials of an agent; None where only SLIM itself can make and check tokens.
+
+    Raises:
+        ConfigurationError: A file that they need cannot be used.
+    """
+    if isinstance(identity, SharedSecret):
+        return _SecretCredentials(identity.secret, name)
+    if isinstance(identity, Jwt):
+        return _SigningCredentials(identity, name)
+    if isinstance(identity, StaticJwt):
+        return _TokenCredentials(identity)
+    return None
+
+
+class _SecretCredentials:
+    """Tokens as SLIM makes them from a shared secret: ``id:time:nonce:claims:HMAC-SHA256``, in base64url."""
+
+    def __init__(self, secret: str, name: str) -> None:
+        self._key = secret.encode()
+        # SLIM, too, tells instances apart by such an ending.
+        self._id = f"{name}_{secrets.token_hex(4)}"
+
+    def token(self) -> str:
+        nonce = _to_base64(secrets.token_bytes(_NONCE_BYTES))
+        text = f"{self._id}:{int(time.time())}:{nonce}:{_to_base64(b'{}')}"
+        return f"{text}:{_to_base64(self._mac(text))}"
+
+    def verify(self, token: str) -> Claims:
+        parts = token.split(":")
+        if len(parts) != _SECRET_TOKEN_PARTS or not parts[1].isdecimal():
+            raise Refused("it has another kind of identity: here a shared secret is used")
+        text, _, mac = token.rpartition(":")
+        try:
+            given = base64.urlsafe_b64decode(mac + "=")
+        except (binascii.Error, ValueError):
+            given = b""
+        if not hmac.compare_digest(given, self._mac(text)):
+            raise Refused("it has another shared secret")
+        age = time.time() - int(parts[1])
+        if not -_CLOCK_SKEW <= age <= _SECRET_TOKEN_VALID:
+            raise Refused(f"its clock is {abs(age):.0f} s {'behind' if age > 0 else 'ahead'}")
+        return Claims(parts[0].rpartition("_")[0], id=parts[0])
+
+    def _mac(self, text: str) -> bytes:
+        return hmac.digest(self._key, text.encode(), hashlib.sha256)
+
+
+class _TokenCredentials:
+    """A token from a file, and the check of JSON Web Tokens."""
+
+    def __init__(self, identity: Jwt | StaticJwt) -> None:
+        self._identity = identity
+        self._trust = Trust(identity.trust)
+
+    def token(self) -> str:
+        assert isinstance(self._identity, StaticJwt), "a signing identity makes its tokens"
+        return read_text(self._identity.token, "token").strip()
+
+    def verify(self, token: str) -> Claims:
+        import jwt
+
+        try:
+            header = jwt.get_unverified_header(token)
+        except jwt.InvalidTokenError:
+            raise Refused("it has another kind of identity: here JSON Web Tokens are used") from None
+        refused = Refused("its token is signed with a key that is not trusted here")
+        for key in self._trust.keys(header):
+            try:
+                claims = self._decode(token, key)
+            except jwt.InvalidSignatureError:
+                continue
+            except jwt.InvalidTokenError as error:
+                raise Refused(self._why(token, error)) from None
+            subject = claims["sub"]
+            return Claims(subject, claims.get("iss", ""), subject, claims["exp"])
+        raise refused
+
+    def _decode(self, token: str, key: jwt.PyJWK) -> dict[str, Any]:
+        import jwt
+
+        return jwt.decode(
+            token,
+            key,
+            # Never what the token says: an attacker writes that (RFC 8725, section 3.1).
+            algorithms=[key.algorithm_name],
+            audience=list(self._identity.audience),
+            issuer=self._identity.issuer or None,
+            leeway=_CLOCK_SKEW,
+            options={"require": ["exp", "sub", "aud"]},
+        )
+
+    def _why(self, token: str, error: jwt.InvalidTokenError) -> str:
+        import jwt
+
+        claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+        match error:
+            case jwt.ExpiredSignatureError():
+                return f"its token expired {time.time() - claims['exp']:.0f} s ago"
+            case jwt.InvalidAudienceError():
+                return (
+                    f"its token is for {_words(claims.get('aud'))}, not for {_words(self._identity.audience)}"
+                )
+            case jwt.InvalidIssuerError():
+                return f"its token is from {_words(claims.get('iss'))}, not from {self._identity.issuer}"
+            case jwt.MissingRequiredClaimError():
+                return f"its token has no {error.claim}"
+            case jwt.ImmatureSignatureError():
+                return "its token is not valid yet: compare the clocks"
+            case _:
+                return f"its token is not valid: {error}"
+
+
+class _SigningCredentials(_TokenCredentials):
+    """Tokens signed here."""
+
+    def __init__(self, identity: Jwt, name: str) -> None:
+        super().__init__(identity)
+        self._signing = identity
+        self._subject = identity.subject or name
+
+    def token(self) -> str:
+        import jwt
+
+        now = time.time()
+        claims = {
+            "iss": self._signing.issuer,
+            "sub": self._subject,
+            "aud": list(self._signing.audience),
+            "iat": int(now),
+            "exp": int(now + self._signing.duration),
+        }
+        key = read_text(self._signing.key, "private key")
+        return jwt.encode(claims, key, algorithm=signing_algorithm(self._signing.key))
+
+
+def _to_base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _words(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

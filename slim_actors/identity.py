@@ -1,0 +1,158 @@
+"""Who an agent is, and whom it believes: the identities that a `Runtime` can have.
+
+An identity is a plain value. What SLIM checks of each kind, what slim-actors checks besides, and what nobody
+checks, is a table in ``docs/security.md``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from attrs import field, frozen
+from attrs.validators import min_len
+
+from slim_actors.errors import ConfigurationError
+
+__all__ = ["MIN_SECRET_BYTES", "Identity", "Jwt", "SharedSecret", "Spire", "StaticJwt", "check_secret"]
+
+MIN_SECRET_BYTES = 32
+"""SLIM signs with HMAC-SHA256 and takes no shorter key."""
+
+
+def check_secret(secret: str) -> str:
+    """Return the secret if SLIM takes it.
+
+    Raises:
+        ConfigurationError: It is too short.
+    """
+    size = len(secret.encode())
+    if size < MIN_SECRET_BYTES:
+        raise ConfigurationError(
+            f"The shared secret has {size} bytes, but SLIM needs at least {MIN_SECRET_BYTES}. "
+            "Make one with: python3 -c 'import secrets; print(secrets.token_hex(32))'"
+        )
+    return secret
+
+
+def _path(value: str | os.PathLike[str]) -> Path:
+    return Path(value).expanduser()
+
+
+def _names(value: str | Iterable[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def _audience_given(_: object, __: object, value: tuple[str, ...]) -> None:
+    # SLIM refuses every token that names an audience when none is expected, and every token of ours does.
+    if not value or not all(isinstance(one, str) and one for one in value):
+        raise ConfigurationError(
+            "A token identity needs an audience: the word, agreed between all agents, that says what its "
+            'tokens are for, as in audience="slim".'
+        )
+
+
+def _seconds(_: object, __: object, value: float) -> None:
+    if isinstance(value, bool) or not 1 <= value < float("inf"):
+        raise ConfigurationError(f"A token's duration is {value!r}, but must be a number of seconds from 1.")
+
+
+@frozen
+class SharedSecret:
+    """All who know one secret belong together; anyone of them can take any name. For development.
+
+    Args:
+        secret: 32 bytes at least.
+
+    Raises:
+        ConfigurationError: The secret is too short.
+
+    Example:
+        >>> Runtime(identity=SharedSecret(secrets.token_hex(32)))  # doctest: +SKIP
+    """
+
+    secret: str = field(converter=check_secret, repr=False)
+
+
+@frozen
+class Jwt:
+    """An identity that signs its own tokens (RFC 7519), and believes those signed by keys that it trusts.
+
+    The algorithm follows from the key: ES256 or ES384 for elliptic curves, EdDSA for Ed25519, RS256 for RSA
+    (which costs about 2.5 ms a round trip).
+
+    Args:
+        key: File with the private key that signs: PEM, PKCS#8.
+        trust: File with the keys to believe: a public key or certificates in PEM, a JWKS (RFC 7517), or a
+            bundle with a JWKS for each trust domain. Read again when it changes.
+        audience: What the tokens are for; a peer's token must name one of them.
+        issuer: Who vouches for the tokens; those of peers must come from the same.
+        subject: Whom the tokens name. By default the SLIM name of each agent. Two ends of one MLS session
+            must have different ones.
+        duration: Seconds that a token is valid.
+
+    Raises:
+        ConfigurationError: A value is missing or wrong; a file is looked at when the identity is used.
+
+    Example:
+        >>> bob = Jwt("bob.key", trust="trusted.jwks", audience="slim", issuer="acme", subject="bob")
+    """
+
+    key: Path = field(converter=_path)
+    trust: Path = field(converter=_path, kw_only=True)
+    audience: tuple[str, ...] = field(converter=_names, validator=_audience_given, kw_only=True)
+    issuer: str = field(validator=min_len(1), kw_only=True)
+    subject: str = field(default="", kw_only=True)
+    duration: float = field(default=3600.0, validator=_seconds, kw_only=True)
+
+
+@frozen
+class StaticJwt:
+    """An identity by a token that somebody else issued and renews, as platforms do for their workloads.
+
+    It is a bearer token: whoever sees it can use it until it expires. So use TLS, and MLS to peers.
+
+    Args:
+        token: File with the token. Read again when it changes.
+        trust: File with the keys to believe, as in `Jwt`.
+        audience: What the tokens are for; each side's must name one of them.
+        issuer: Who must have issued them; anyone that the keys vouch for, if empty.
+
+    Raises:
+        ConfigurationError: A value is missing or wrong; a file is looked at when the identity is used.
+
+    Example:
+        >>> bob = StaticJwt("/run/secrets/token", trust="/etc/agents/issuer.jwks", audience="slim")
+    """
+
+    token: Path = field(converter=_path)
+    trust: Path = field(converter=_path, kw_only=True)
+    audience: tuple[str, ...] = field(converter=_names, validator=_audience_given, kw_only=True)
+    issuer: str = field(default="", kw_only=True)
+
+
+@frozen
+class Spire:
+    """An identity from a SPIFFE Workload API, as SPIRE's agent serves it: SLIM fetches and checks the tokens.
+
+    slim-actors cannot check them once more, so `Address.subject` is known in MLS sessions only.
+
+    Args:
+        socket: Path of the Workload API's Unix socket.
+        audience: What the tokens are for.
+        trust_domains: Whose tokens to believe besides those of the own trust domain.
+
+    Raises:
+        ConfigurationError: A value is missing or wrong.
+
+    Example:
+        >>> bob = Spire("/run/spire/agent.sock", audience="slim")
+    """
+
+    socket: Path = field(converter=_path)
+    audience: tuple[str, ...] = field(converter=_names, validator=_audience_given, kw_only=True)
+    trust_domains: tuple[str, ...] = field(default=(), converter=_names, kw_only=True)
+
+
+Identity = SharedSecret | Jwt | StaticJwt | Spire

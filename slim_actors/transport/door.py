@@ -1,0 +1,111 @@
+"""The door: where those whom SLIM does not let in learn why, and the agent learns that they came."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from datetime import timedelta
+
+from slim_actors.credentials import Credentials
+from slim_actors.errors import DeliveryError, Denied, SlimActorsError, Untrusted
+from slim_actors.names import Address
+from slim_actors.transport.bindings import slim
+from slim_actors.transport.identities import create_open_app
+from slim_actors.transport.introduction import Line, behind_door, door_of, introduce
+
+__all__ = ["Door"]
+
+_logger = logging.getLogger("slim_actors.identity")
+
+_MOST_AT_ONCE = 4
+_KNOCK_EVERY = timedelta(seconds=0.25)
+_KNOCKS = 3
+_PAUSE = 0.05
+
+
+class Door:
+    """The door of one agent, or of one that knocks at the doors of others.
+
+    Args:
+        service: Whose connection it uses.
+        name: Whose door it is.
+        credentials: What it shows, and checks the others with.
+    """
+
+    def __init__(self, service: slim.Service, name: str, credentials: Credentials) -> None:
+        self._credentials = credentials
+        self._app = create_open_app(service, door_of(name))
+        self._visits: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Task[None] | None = None
+
+    async def join(self, connection: int) -> None:
+        """Be found, over this connection."""
+        await self._app.subscribe_async(self._app.name(), connection)
+
+    def serve(self) -> None:
+        """Answer those who come, from now on."""
+        self._server = asyncio.create_task(self._serve(), name="door")
+
+    async def knock(self, target: Address) -> DeliveryError | None:
+        """Ask at the door of an agent why it does not answer; None if nobody is there or nothing is wrong."""
+        config = _config()
+        name = slim.Name(*door_of(target.name).split("/"))
+        try:
+            session = await self._app.create_session_and_wait_async(config, name)
+        except slim.SlimError:
+            return None
+        try:
+            await introduce(Line(session, target.name), self._credentials)
+        except (Denied, Untrusted) as error:
+            return error
+        except (SlimActorsError, TimeoutError):
+            return None
+        finally:
+            await self._delete(session)
+        return None
+
+    async def close(self) -> None:
+        """Answer nobody any more."""
+        tasks = [task for task in (self._server, *self._visits) if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _serve(self) -> None:
+        while True:
+            try:
+                session = await self._app.listen_for_session_async(None)
+            except slim.SlimError:
+                await asyncio.sleep(_PAUSE)
+                continue
+            visit = asyncio.create_task(self._receive(session, welcome=len(self._visits) < _MOST_AT_ONCE))
+            self._visits.add(visit)
+            visit.add_done_callback(self._visits.discard)
+
+    async def _receive(self, session: slim.Session, *, welcome: bool) -> None:
+        try:
+            if welcome:
+                await introduce(Line(session, behind_door(session)), self._credentials)
+        except (Denied, Untrusted) as error:
+            _logger.warning("%s", error)
+        except (SlimActorsError, slim.SlimError, TimeoutError):
+            # A stranger that says nothing sensible; the door is there for others.
+            return
+        finally:
+            await self._delete(session)
+
+    async def _delete(self, session: slim.Session) -> None:
+        with contextlib.suppress(slim.SlimError):
+            await self._app.delete_session_async(session)
+
+
+def _config() -> slim.SessionConfig:
+    return slim.SessionConfig(
+        session_type=slim.SessionType.POINT_TO_POINT,
+        max_retries=_KNOCKS,
+        interval=_KNOCK_EVERY,
+        metadata={},
+        mls_settings=None,
+    )

@@ -1,0 +1,286 @@
+"""One SLIM app: a name with an instance id, on a connection of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Coroutine
+from datetime import timedelta
+from typing import Any, Protocol, TypeVar
+
+from slim_actors.credentials import credentials_of
+from slim_actors.errors import DeliveryError, Denied, NodeUnreachable, NoRoute, NotANode, Untrusted
+from slim_actors.identity import Identity, StaticJwt
+from slim_actors.names import Address
+from slim_actors.transport.base import SessionClosed, SessionOptions
+from slim_actors.transport.bindings import innermost, new_service, no_delay, slim
+from slim_actors.transport.door import Door
+from slim_actors.transport.identities import create_app
+from slim_actors.transport.security import Connection, tls_problem
+from slim_actors.transport.session import Checks, SlimSession
+
+__all__ = ["RECONNECT_EVERY", "SlimPort"]
+
+T = TypeVar("T")
+
+RECONNECT_EVERY = 0.2
+_CONNECT_WITHIN = 4.0
+_PROBE_WITHIN = 1.5
+_CLOSE_WITHIN = 1.0
+_ACCEPT_PAUSE = 0.01
+_COME_BACK_TRIES = 10
+_KNOCK_AFTER = 1.0
+_FRAMED = "slim-actors"
+
+
+class _Transport(Protocol):
+    connection: Connection
+
+    def forget(self, port: SlimPort) -> None: ...
+
+    async def check(self) -> bool: ...
+
+
+class SlimPort:
+    """One SLIM app: a name with an instance id, on a connection of its own."""
+
+    def __init__(self, transport: _Transport, name: str, identity: Identity) -> None:
+        self._transport = transport
+        self._service = new_service()
+        self._app = create_app(self._service, name, identity)
+        credentials = credentials_of(identity, name)
+        self._checks = Checks(credentials, introduces=isinstance(identity, StaticJwt))
+        self._door = Door(self._service, name, credentials) if credentials is not None else None
+        self._address = Address(name, self._app.id())
+        self._connection = -1
+        self._spelling = 0
+        self._sessions: set[SlimSession] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
+        self._listening: asyncio.Future[slim.Session] | None = None
+
+    @property
+    def address(self) -> Address:
+        """See `Port.address`."""
+        return self._address
+
+    async def join(self) -> None:
+        """Connect to the node and subscribe to the name."""
+        connection = self._transport.connection
+        try:
+            async with asyncio.timeout(_CONNECT_WITHIN):
+                self._connection = await self._service.connect_async(
+                    connection.config(self._spelling, RECONNECT_EVERY)
+                )
+                no_delay.apply()
+                await self._app.subscribe_async(self._app.name(), self._connection)
+                if self._door is not None:
+                    await self._door.join(self._connection)
+        except (TimeoutError, slim.SlimError) as error:
+            raise await self._no_node(error) from None
+
+    async def connect(self, target: Address, options: SessionOptions) -> SlimSession:
+        """See `Port.connect`."""
+        config = slim.SessionConfig(
+            session_type=slim.SessionType.POINT_TO_POINT,
+            max_retries=options.max_retries,
+            interval=timedelta(seconds=options.timeout),
+            metadata={_FRAMED: "1"} if options.framed else {},
+            mls_settings=_MLS if options.mls else None,
+        )
+        creation = self.background(self._open(config, self._name_of(target), target, options))
+        try:
+            return await asyncio.shield(creation)
+        except asyncio.CancelledError:
+            # The bindings would lose the half-made session; let it come up, and close it then.
+            creation.add_done_callback(self._close_unwanted)
+            raise
+
+    async def accept(self) -> SlimSession:
+        """See `Port.accept`."""
+        if self._door is not None:
+            self._door.serve()
+        while not self._closed:
+            self._listening = asyncio.ensure_future(self._app.listen_for_session_async(None))
+            try:
+                session = await self._listening
+                framed = _FRAMED in session.metadata()
+                return self._adopt(session, _address_of(session.destination()), framed=framed)
+            except asyncio.CancelledError:
+                if not self._closed:
+                    raise
+            except slim.SlimError:
+                # It was closed before anybody here looked at it; the next one may be fine.
+                await asyncio.sleep(_ACCEPT_PAUSE)
+            finally:
+                self._listening = None
+        raise SessionClosed(f"{self._address} is closed.")
+
+    async def withdraw(self) -> None:
+        """See `Port.withdraw`."""
+        if self._connection < 0:
+            return
+        with contextlib.suppress(slim.SlimError, TimeoutError):
+            async with asyncio.timeout(_CLOSE_WITHIN):
+                await self._app.unsubscribe_async(self._app.name(), self._connection)
+
+    async def close(self) -> None:
+        """See `Port.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        self._transport.forget(self)
+        await self.withdraw()
+        if self._listening is not None:
+            self._listening.cancel()
+        if self._door is not None:
+            await self._door.close()
+        for session in list(self._sessions):
+            await session.close()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=_CLOSE_WITHIN)
+        for task in list(self._tasks):
+            task.cancel()
+        if self._connection >= 0:
+            with contextlib.suppress(slim.SlimError):
+                self._service.disconnect(self._connection)
+
+    async def reachable(self) -> bool:
+        """Tell whether the node acknowledges a subscription: the only sign of life that it gives."""
+        # With an id: a name without one can be subscribed to but not unsubscribed from.
+        probe = slim.Name.new_with_id("slim-actors", "local", "probe", self._address.instance)
+        try:
+            async with asyncio.timeout(_PROBE_WITHIN):
+                await self._app.subscribe_async(probe, self._connection)
+                await self._app.unsubscribe_async(probe, self._connection)
+        except (slim.SlimError, TimeoutError):
+            return False
+        return True
+
+    async def come_back(self) -> None:
+        """Wait until the node knows this port again, for a while: a blocked one must not hold up others."""
+        for _ in range(_COME_BACK_TRIES):
+            await self.reconnect_if_given_up()
+            if self._closed or await self.reachable():
+                return
+            await asyncio.sleep(RECONNECT_EVERY)
+
+    async def reconnect_if_given_up(self) -> None:
+        """Connect afresh if the bindings stopped trying, as they do when a dying node accepts and resets."""
+        try:
+            async with asyncio.timeout(_PROBE_WITHIN):
+                await self._app.set_route_async(slim.Name("slim-actors", "local", "route"), self._connection)
+        except TimeoutError:
+            return
+        except slim.SlimError as error:
+            if "connection not found" not in str(error):
+                return
+            if self._closed or not await self._transport.connection.endpoint.listening():
+                return
+            self._spelling += 1
+            with contextlib.suppress(NodeUnreachable):
+                await self.join()
+
+    async def _no_node(self, error: Exception) -> NotANode:
+        """Make the error that says why it could not be connected to."""
+        connection = self._transport.connection
+        why = innermost(error) if isinstance(error, slim.SlimError) else f"silent for {_CONNECT_WITHIN:.0f} s"
+        problem = await tls_problem(connection) if connection.endpoint.is_secure else None
+        if problem is None and ("401" in why or "link negotiation" in why):
+            problem = (
+                "it refuses the user and password" if connection.auth else "it asks for a user and password"
+            )
+        if problem is not None:
+            return NotANode(f"The node at {connection.endpoint} cannot be used: {problem}.")
+        return NotANode(
+            f"Something listens at {connection.endpoint}, but does not answer as a SLIM node does: {why}."
+        )
+
+    async def _open(
+        self, config: slim.SessionConfig, name: slim.Name, target: Address, options: SessionOptions
+    ) -> SlimSession:
+        creation = self.background(self._create(config, name, target, options))
+        if self._door is None:
+            return await creation
+        # SLIM drops in silence whom it does not believe, so if no answer comes, ask at the door why.
+        await asyncio.wait([creation], timeout=_KNOCK_AFTER)
+        if not creation.done() or isinstance(creation.exception(), NoRoute):
+            why = await self._door.knock(target)
+            if why is not None:
+                creation.add_done_callback(self._close_unwanted)
+                raise why
+        return await creation
+
+    async def _create(
+        self, config: slim.SessionConfig, name: slim.Name, target: Address, options: SessionOptions
+    ) -> SlimSession:
+        try:
+            session = await self._app.create_session_and_wait_async(config, name)
+        except slim.SlimError as error:
+            if "duplicate" in innermost(error):
+                raise Denied(
+                    f"{target} has the same subject as this side, and two ends of one MLS session must not."
+                ) from None
+            if not await self._transport.check():
+                raise NodeUnreachable(
+                    f"The SLIM node at {self._transport.connection.endpoint} is away."
+                ) from None
+            waited = (options.max_retries + 1) * options.timeout
+            raise NoRoute(
+                f"Nobody answers at {target} (waited {waited:.3g} s): no such agent is running there."
+            ) from None
+        others = (participant.name for participant in session.participants_list())
+        peer = next((_address_of(other) for other in others if other.id() != self._app.id()), target)
+        adopted = self._adopt(session, peer, framed=options.framed)
+        try:
+            await adopted.introduced()
+        except (DeliveryError, SessionClosed) as error:
+            await adopted.close()
+            raise error if isinstance(error, DeliveryError) else Untrusted(f"{error}.") from None
+        return adopted
+
+    @staticmethod
+    def _name_of(target: Address) -> slim.Name:
+        org, namespace, service = target.name.split("/")
+        if not target.instance:
+            return slim.Name(org, namespace, service)
+        return slim.Name.new_with_id(org, namespace, service, target.instance)
+
+    def _adopt(self, session: slim.Session, peer: Address, *, framed: bool) -> SlimSession:
+        adopted = SlimSession(session, peer, self, self._checks, framed=framed)
+        self._sessions.add(adopted)
+        return adopted
+
+    def _close_unwanted(self, creation: asyncio.Task[SlimSession]) -> None:
+        if not creation.cancelled() and creation.exception() is None:
+            self.background(creation.result().close())
+
+    def background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Do something that nobody need wait for; the port sees to its end."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            # Looked at: who started it may have gone.
+            task.exception()
+
+    def discard(self, session: SlimSession, handle: slim.Session) -> None:
+        """Delete a session without waiting: to a dead peer it takes as long as all retransmissions."""
+        if session in self._sessions:
+            self._sessions.discard(session)
+            self.background(self._delete(handle))
+
+    async def _delete(self, handle: slim.Session) -> None:
+        with contextlib.suppress(slim.SlimError):
+            await self._app.delete_session_async(handle)
+
+
+_MLS = slim.MlsSettings(header_integrity_validation_percent=100, max_seen_control_message_ids_size=None)
+
+
+def _address_of(name: slim.Name) -> Address:
+    return Address("/".join(name.components()), name.id())

@@ -1,0 +1,185 @@
+"""Keys in files: those whose signatures are believed, and the one that signs."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from slim_actors.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import jwt
+
+__all__ = ["Trust", "is_private_key", "read_text", "signing_algorithm"]
+
+_PEM = "-----BEGIN "
+_CERTIFICATE = "-----BEGIN CERTIFICATE-----"
+_CURVES = {"secp256r1": "ES256", "secp384r1": "ES384"}
+
+
+def read_text(file: Path, what: str) -> str:
+    """Give what is in a file.
+
+    Raises:
+        ConfigurationError: It cannot be read.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigurationError(f"The {what} {file} cannot be read: {why}.") from None
+
+
+def is_private_key(file: str | Path) -> bool:
+    """Tell whether a file holds a private key rather than a token.
+
+    Raises:
+        ConfigurationError: It cannot be read.
+    """
+    return "PRIVATE KEY-----" in read_text(Path(file).expanduser(), "token or key")
+
+
+def signing_algorithm(file: Path) -> str:
+    """Tell by which algorithm the private key in a file signs.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or holds no private key in PEM form, or one of a kind
+            that tokens are not signed with.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    text = read_text(file, "private key")
+    try:
+        key = load_pem_private_key(text.encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ConfigurationError(
+            f"{file} holds no unencrypted private key in PEM form; slim-actors certs makes one."
+        ) from None
+    return _algorithm(key.public_key(), file)
+
+
+class Trust:
+    """The keys in a file, read again when it changes.
+
+    Args:
+        file: A public key or certificates in PEM, a JWKS (RFC 7517), or a bundle: a JSON object with a JWKS,
+            plain or in base64, for each trust domain.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or holds no keys.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._stamp: tuple[int, int] | None = None
+        self._jwks: list[dict[str, Any]] = []
+        self._keys: list[jwt.PyJWK] = []
+        self._load()
+
+    @property
+    def jwks(self) -> str:
+        """The keys as a JWKS."""
+        self._load()
+        return json.dumps({"keys": self._jwks})
+
+    def keys(self, header: dict[str, Any]) -> list[jwt.PyJWK]:
+        """Give the keys that may have signed a token with this header: by key id, else by algorithm."""
+        self._load()
+        fitting = [key for key in self._keys if key.algorithm_name == header.get("alg")]
+        named = [key for key in fitting if key.key_id is not None and key.key_id == header.get("kid")]
+        return named or fitting
+
+    def _load(self) -> None:
+        try:
+            state = self.file.stat()
+        except OSError as error:
+            if self._keys:
+                # Being replaced just now, perhaps; those that were trusted still are.
+                return
+            raise ConfigurationError(
+                f"The trusted keys {self.file} cannot be read: {error.strerror}."
+            ) from None
+        stamp = (state.st_mtime_ns, state.st_size)
+        if stamp == self._stamp:
+            return
+        import jwt
+
+        text = read_text(self.file, "file of trusted keys")
+        jwks = _from_pem(text, self.file) if _PEM in text else _from_json(text, self.file)
+        try:
+            keys = [jwt.PyJWK(key) for key in jwks]
+        except (jwt.PyJWTError, ValueError, TypeError) as error:
+            raise ConfigurationError(f"{self.file} has a key that cannot be used: {error}.") from None
+        if not keys:
+            raise ConfigurationError(f"{self.file} holds no keys to trust.")
+        self._jwks, self._keys, self._stamp = jwks, keys, stamp
+
+
+def _from_pem(text: str, file: Path) -> list[dict[str, Any]]:
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        if _CERTIFICATE in text:
+            found: list[Any] = [
+                certificate.public_key() for certificate in x509.load_pem_x509_certificates(text.encode())
+            ]
+        else:
+            found = [load_pem_public_key(text.encode())]
+    except (ValueError, UnsupportedAlgorithm):
+        raise ConfigurationError(
+            f"{file} holds no public key: give the public half of the key that signs."
+        ) from None
+    return [_as_jwk(key, file) for key in found]
+
+
+def _from_json(text: str, file: Path) -> list[dict[str, Any]]:
+    wrong = ConfigurationError(
+        f"{file} holds no keys to trust: give a public key in PEM form, a JWKS, or a bundle of them."
+    )
+    try:
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            raise wrong
+        if "keys" in found:
+            return _keys_of(found)
+        sets = [json.loads(base64.b64decode(one)) if isinstance(one, str) else one for one in found.values()]
+        return [key for one in sets for key in _keys_of(one)]
+    except (ValueError, TypeError, KeyError):
+        raise wrong from None
+
+
+def _keys_of(jwks: dict[str, Any]) -> list[dict[str, Any]]:
+    keys: list[dict[str, Any]] = []
+    for key in jwks["keys"]:
+        # A key that only decrypts, or certifies, vouches for no token.
+        if key.get("use") not in (None, "sig", "jwt-svid") or key.get("kty") == "oct":
+            continue
+        keys.append(dict(key))
+    return keys
+
+
+def _as_jwk(key: Any, file: Path) -> dict[str, Any]:
+    import jwt
+
+    name = _algorithm(key, file)
+    algorithm: Any = jwt.get_algorithm_by_name(name)
+    return {**algorithm.to_jwk(key, as_dict=True), "alg": name, "use": "sig"}
+
+
+def _algorithm(key: Any, file: Path) -> str:
+    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+    if isinstance(key, ed25519.Ed25519PublicKey):
+        return "EdDSA"
+    if isinstance(key, rsa.RSAPublicKey):
+        return "RS256"
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.curve.name in _CURVES:
+        return _CURVES[key.curve.name]
+    raise ConfigurationError(
+        f"{file} holds a key that tokens are not signed with here: use ES256, ES384, RS256 or EdDSA."
+    )
