@@ -29,6 +29,7 @@ _PROBE_WITHIN = 1.5
 _CLOSE_WITHIN = 1.0
 _ACCEPT_PAUSE = 0.01
 _COME_BACK_TRIES = 10
+_LOOK_AFTER = 1.0
 _KNOCK_AFTER = 1.0
 _FRAMED = "slim-actors"
 
@@ -66,18 +67,28 @@ class SlimPort:
 
     async def join(self) -> None:
         """Connect to the node and subscribe to the name."""
+        joining = self.background(self._join())
+        await asyncio.wait([joining], timeout=_LOOK_AFTER)
         connection = self._transport.connection
+        if not joining.done() and connection.endpoint.is_secure:
+            # The bindings would try for ever with a certificate that is not trusted.
+            problem = await tls_problem(connection)
+            if problem is not None:
+                joining.cancel()
+                raise NotANode(f"The node at {connection.endpoint} cannot be used: {problem}.")
         try:
-            async with asyncio.timeout(_CONNECT_WITHIN):
-                self._connection = await self._service.connect_async(
-                    connection.config(self._spelling, RECONNECT_EVERY)
-                )
-                no_delay.apply()
-                await self._app.subscribe_async(self._app.name(), self._connection)
-                if self._door is not None:
-                    await self._door.join(self._connection)
+            await joining
         except (TimeoutError, slim.SlimError) as error:
             raise await self._no_node(error) from None
+
+    async def _join(self) -> None:
+        async with asyncio.timeout(_CONNECT_WITHIN):
+            config = self._transport.connection.config(self._spelling, RECONNECT_EVERY)
+            self._connection = await self._service.connect_async(config)
+            no_delay.apply()
+            await self._app.subscribe_async(self._app.name(), self._connection)
+            if self._door is not None:
+                await self._door.join(self._connection)
 
     async def connect(self, target: Address, options: SessionOptions) -> SlimSession:
         """See `Port.connect`."""
