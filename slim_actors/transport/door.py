@@ -34,25 +34,31 @@ class Door:
     """
 
     def __init__(self, service: slim.Service, name: str, credentials: Credentials) -> None:
+        self._service = service
+        self._name = name
         self._credentials = credentials
-        self._app = create_open_app(service, door_of(name))
+        self._connection = -1
+        self._app: slim.App | None = None
         self._visits: set[asyncio.Task[None]] = set()
         self._server: asyncio.Task[None] | None = None
 
     async def join(self, connection: int) -> None:
-        """Be found, over this connection."""
-        await self._app.subscribe_async(self._app.name(), connection)
+        """Use this connection, from now on."""
+        self._connection = connection
+        if self._app is not None:
+            await self._app.subscribe_async(self._app.name(), connection)
 
     def serve(self) -> None:
         """Answer those who come, from now on."""
-        self._server = asyncio.create_task(self._serve(), name="door")
+        if self._server is None:
+            self._server = asyncio.create_task(self._serve(), name="door")
 
     async def knock(self, target: Address) -> DeliveryError | None:
         """Ask at the door of an agent why it does not answer; None if nobody is there or nothing is wrong."""
-        config = _config()
         name = slim.Name(*door_of(target.name).split("/"))
         try:
-            session = await self._app.create_session_and_wait_async(config, name)
+            app = await self._opened()
+            session = await app.create_session_and_wait_async(_config(), name)
         except slim.SlimError:
             return None
         try:
@@ -62,7 +68,7 @@ class Door:
         except (SlimActorsError, TimeoutError):
             return None
         finally:
-            await self._delete(session)
+            await _delete(app, session)
         return None
 
     async def close(self) -> None:
@@ -73,18 +79,28 @@ class Door:
         if tasks:
             await asyncio.wait(tasks)
 
+    async def _opened(self) -> slim.App:
+        # Most never knock, and who only sends has no visitors.
+        if self._app is None:
+            self._app = create_open_app(self._service, door_of(self._name))
+            await self._app.subscribe_async(self._app.name(), self._connection)
+        return self._app
+
     async def _serve(self) -> None:
         while True:
             try:
-                session = await self._app.listen_for_session_async(None)
+                app = await self._opened()
+                session = await app.listen_for_session_async(None)
             except slim.SlimError:
                 await asyncio.sleep(_PAUSE)
                 continue
-            visit = asyncio.create_task(self._receive(session, welcome=len(self._visits) < _MOST_AT_ONCE))
+            visit = asyncio.create_task(
+                self._receive(app, session, welcome=len(self._visits) < _MOST_AT_ONCE)
+            )
             self._visits.add(visit)
             visit.add_done_callback(self._visits.discard)
 
-    async def _receive(self, session: slim.Session, *, welcome: bool) -> None:
+    async def _receive(self, app: slim.App, session: slim.Session, *, welcome: bool) -> None:
         try:
             if welcome:
                 await introduce(Line(session, behind_door(session)), self._credentials)
@@ -94,11 +110,12 @@ class Door:
             # A stranger that says nothing sensible; the door is there for others.
             return
         finally:
-            await self._delete(session)
+            await _delete(app, session)
 
-    async def _delete(self, session: slim.Session) -> None:
-        with contextlib.suppress(slim.SlimError):
-            await self._app.delete_session_async(session)
+
+async def _delete(app: slim.App, session: slim.Session) -> None:
+    with contextlib.suppress(slim.SlimError):
+        await app.delete_session_async(session)
 
 
 def _config() -> slim.SessionConfig:
