@@ -29,6 +29,7 @@ from slim_actors.errors import (
 )
 from slim_actors.forward import Forward
 from slim_actors.identity import Identity, Jwt, SharedSecret, Spire, StaticJwt
+from slim_actors.limits import Limits
 from slim_actors.mailbox import Mailbox, MailboxStats
 from slim_actors.messages import Request, StreamRequest
 from slim_actors.middleware import Middleware
@@ -60,6 +61,7 @@ __all__ = [
     "Forward",
     "Identity",
     "Jwt",
+    "Limits",
     "Mailbox",
     "MailboxStats",
     "MalformedMessage",

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar, overload
 
+from slim_actors.access import Allow, Rule, check_allow
 from slim_actors.declaration import HANDLER_MARK, TIMER_MARK, Declaration, declare
 from slim_actors.errors import DeclarationError
 from slim_actors.mailbox import Mailbox
@@ -18,10 +19,12 @@ F = TypeVar("F", bound=Callable[..., Any])
 @overload
 def handler(function: F) -> F: ...
 @overload
-def handler(*, idempotent: bool = False) -> Callable[[F], F]: ...
+def handler(*, idempotent: bool = False, allow: Allow | None = None) -> Callable[[F], F]: ...
 
 
-def handler(function: F | None = None, *, idempotent: bool = False) -> F | Callable[[F], F]:
+def handler(
+    function: F | None = None, *, idempotent: bool = False, allow: Allow | None = None
+) -> F | Callable[[F], F]:
     """Declare a method of an agent as the handler for the type that its first parameter is annotated with.
 
     The method is ``async def name(self, message: Type)``; what it returns is the reply, and a method that
@@ -32,6 +35,12 @@ def handler(function: F | None = None, *, idempotent: bool = False) -> F | Calla
         function: The method, where the decorator is written without parentheses.
         idempotent: Handling one message twice does no harm, so an Anycast message whose replica was lost may
             be given to another one.
+        allow: Who may call it: a glob of verified subjects, several of them, or a function
+            ``(sender: Address) -> bool``. The agent's own ``allow`` must admit the sender too. Others get
+            `Denied`.
+
+    Raises:
+        DeclarationError: ``allow`` is none of these.
 
     Example:
         >>> class Shout(Agent, name="demo/ns/shout"):
@@ -41,7 +50,8 @@ def handler(function: F | None = None, *, idempotent: bool = False) -> F | Calla
     """
 
     def mark(function: F) -> F:
-        setattr(function, HANDLER_MARK, {"idempotent": idempotent})
+        rule = Rule.of(allow, function.__qualname__)
+        setattr(function, HANDLER_MARK, {"idempotent": idempotent, "allow": rule})
         return function
 
     return mark if function is None else mark(function)
@@ -83,6 +93,10 @@ class Agent:
     Class attributes that a subclass may set:
         concurrency: How many messages one instance handles at the same time.
         mailbox: The `Mailbox` in front of the handlers.
+        allow: Who may call: a glob of verified subjects (``"acme/*"``; ``*`` stands for any text), several of
+            them, or a function ``(sender: Address) -> bool``, which may be a method. None lets every verified
+            peer in. Whoever it does not admit gets `Denied`, and the message is never read. See
+            ``docs/security.md``.
         require_mls: Refuse messages from sessions that are not end-to-end encrypted.
         send_tracebacks: Let callers see where a handler failed: `RemoteError.remote_traceback`.
 
@@ -97,6 +111,7 @@ class Agent:
 
     concurrency: ClassVar[int] = 1
     mailbox: ClassVar[Mailbox] = Mailbox()
+    allow: ClassVar[Allow | None] = None
     require_mls: ClassVar[bool] = False
     send_tracebacks: ClassVar[bool] = False
     __declaration__: ClassVar[Declaration] = Declaration("Agent")
@@ -124,3 +139,4 @@ def _check_settings(cls: type[Agent]) -> None:
         )
     if not isinstance(cls.mailbox, Mailbox):
         raise DeclarationError(f"{cls.__name__}: mailbox is {cls.mailbox!r}, but must be a Mailbox(...).")
+    check_allow(cls)

@@ -19,6 +19,7 @@ from slim_actors.errors import (
     CallCycle,
     Cancelled,
     DeliveryError,
+    Denied,
     Expired,
     RemoteError,
     Stopped,
@@ -114,6 +115,13 @@ class Cell:
         else:
             if dropped is not None:
                 self._fail(dropped, Busy("It made room in a full mailbox for a newer message."))
+
+    def deny(self, envelope: Envelope, error: Denied) -> None:
+        """Refuse a message because of who sent it."""
+        self._mailbox.denied += 1
+        if self._hooks.denied:
+            self._hooks.call(self._hooks.denied, Context(self, envelope), error)
+        envelope.fail(error)
 
     def deliver_own(self, message: Any, handler: Handler | None = None) -> asyncio.Event:
         """Put a message of the instance to itself into the mailbox; give what is set when it is done.

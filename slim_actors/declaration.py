@@ -10,6 +10,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from attrs import evolve, frozen
 from msgspec import Raw
 
+from slim_actors.access import Rule
 from slim_actors.errors import ConfigurationError, DeclarationError, MalformedMessage
 from slim_actors.messages import Body, same_type, type_name
 from slim_actors.names import check_name
@@ -42,6 +43,8 @@ class Handler:
     """Whether it yields its replies."""
     items: Any = None
     """The type of the items that follow the message, if it takes any."""
+    allow: Rule | None = None
+    """Who may call it; None is whoever may call the agent."""
     body: Body | None = None
     """The reader of its messages, once the types are known to be readable."""
     items_body: Body | None = None
@@ -199,8 +202,8 @@ def _handlers(
         raise DeclarationError(
             f"{label}: annotate {message.name!r} with the type of message that it handles."
         )
-    idempotent = bool((getattr(function, HANDLER_MARK, None) or {}).get("idempotent"))
-    whole = Handler(method, Any, takes, idempotent, streams, items)
+    mark = getattr(function, HANDLER_MARK, None) or {}
+    whole = Handler(method, Any, takes, bool(mark.get("idempotent")), streams, items, mark.get("allow"))
     if annotation in (inspect.Parameter.empty, Any, object):
         yield ANYTHING, whole
         return

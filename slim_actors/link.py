@@ -14,6 +14,7 @@ from typing import Protocol
 
 from slim_actors import wire
 from slim_actors.errors import ConfigurationError, DeliveryError, PeerLost, TooLarge
+from slim_actors.limits import BATCH_BYTES, BATCH_FRAMES, Limits
 from slim_actors.names import Address
 from slim_actors.transport.base import MAX_PAYLOAD, Payload, Session, SessionClosed, Transport
 
@@ -21,11 +22,10 @@ __all__ = ["Link", "LinkOwner", "Pulse"]
 
 _logger = logging.getLogger("slim_actors.link")
 
-_BATCH_BYTES = 256 * 1024
-_BATCH_FRAMES = 4096
 _FRAME_ROOM = MAX_PAYLOAD - 8
 _MOST_BACKLOG = 16 * 1024 * 1024
 _PING = wire.join([wire.encode_frame(wire.Ping())])
+_LIMITS = Limits()
 _CLOSE_WITHIN = 1.0
 _GOODBYE_WITHIN = 0.1
 
@@ -57,12 +57,14 @@ class Link:
         session: The session that carries it. The link closes it.
         owner: Who takes what comes in.
         pulse: Who watches whether the peer is alive.
+        limits: How much a payload may bring.
     """
 
-    def __init__(self, session: Session, owner: LinkOwner, pulse: Pulse) -> None:
+    def __init__(self, session: Session, owner: LinkOwner, pulse: Pulse, limits: Limits = _LIMITS) -> None:
         self._session = session
         self._owner = owner
         self._pulse = pulse
+        self._limits = limits
         self._frames: deque[bytes] = deque()
         self._plain: deque[bytes] = deque()
         self._writer: asyncio.Task[None] | None = None
@@ -72,6 +74,8 @@ class Link:
         self._version_told = False
         self.backlog = 0
         """Bytes that wait to be handed to the network."""
+        self.has_heard = False
+        """Whether the peer has sent anything that makes sense."""
         self._drained = asyncio.Event()
         self.last_heard = asyncio.get_running_loop().time()
         self._reader = asyncio.create_task(self._read(), name=f"link {session.peer}")
@@ -211,7 +215,7 @@ class Link:
         frames = self._frames
         batch = [frames.popleft()]
         size = len(batch[0])
-        while frames and len(batch) < _BATCH_FRAMES and size + len(frames[0]) <= _BATCH_BYTES:
+        while frames and len(batch) < BATCH_FRAMES and size + len(frames[0]) <= BATCH_BYTES:
             batch.append(frames.popleft())
             size += len(batch[-1])
         self.backlog -= size
@@ -228,6 +232,7 @@ class Link:
                 if wire.is_ours(payload.type):
                     self._unpack(payload)
                 else:
+                    self.has_heard = True
                     self._owner.plain(payload)
         except SessionClosed as error:
             self.end(str(error), error.outcome)
@@ -244,7 +249,8 @@ class Link:
                 what = f"{payload.type[:100]!r} is not understood here; this is {wire.PAYLOAD_TYPE}."
                 self.send(wire.Error(0, "version", what))
             return
-        batch = wire.decode_batch(payload.data)
+        batch = wire.decode_batch(payload.data, self._limits)
+        self.has_heard = self.has_heard or bool(batch.frames)
         for frame in batch.frames:
             self._owner.frame(frame)
         for problem in batch.problems:

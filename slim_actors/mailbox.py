@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -11,12 +11,16 @@ from attrs import define, field, frozen
 
 from slim_actors.errors import Busy, ConfigurationError, DeliveryError
 from slim_actors.names import Address
+from slim_actors.turns import Turns
 
 if TYPE_CHECKING:
     from slim_actors.declaration import Handler
     from slim_actors.streams import Inlet, Outlet
 
 __all__ = ["Envelope", "Mailbox", "MailboxQueue", "MailboxStats", "Origin", "State"]
+
+_MOST_BYTES = 64 * 1024 * 1024
+"""A mailbox is full at this too, however few messages it holds."""
 
 Overflow = Literal["wait", "busy", "drop_oldest"]
 
@@ -26,7 +30,7 @@ class Mailbox:
     """How an agent's mailbox is declared.
 
     Attributes:
-        capacity: How many messages may wait.
+        capacity: How many messages may wait; fewer if they have 64 MiB together.
         overflow: What happens to one more. ``"wait"``: it waits at its sender, who is slowed down across the
             network. ``"busy"``: it is refused with `Busy`, and Anycast tries another replica.
             ``"drop_oldest"``: it takes the place of the message that has waited longest.
@@ -69,6 +73,7 @@ class MailboxStats:
         cancelled: Messages that their caller cancelled, before or while they were handled.
         dropped: Messages that were accepted and had to make room for others.
         refused: Messages that were answered with `Busy`.
+        denied: Messages that were answered with `Denied`.
     """
 
     depth: int
@@ -80,6 +85,7 @@ class MailboxStats:
     cancelled: int
     dropped: int
     refused: int
+    denied: int = 0
 
 
 class State(Enum):
@@ -123,8 +129,15 @@ class Envelope:
     """Where a stream of replies goes."""
     inlet: Inlet | None = None
     """Where the items come from that follow the message."""
+    size: int = 0
+    """Bytes of its body that its caller is charged with until it has its outcome."""
     accepted_at: float | None = None
     state: State = State.WAITING
+
+    @property
+    def has_flows(self) -> bool:
+        """Whether items come with it or go out for it."""
+        return self.outlet is not None or self.inlet is not None
 
     @property
     def was_accepted(self) -> bool:
@@ -145,7 +158,7 @@ class Envelope:
 
 
 class MailboxQueue:
-    """The queue behind a `Mailbox`.
+    """The queue behind a `Mailbox`. Senders take turns: one with many messages keeps no other waiting.
 
     With ``overflow="wait"``, messages beyond the capacity are *parked*: they are here, but not accepted, so
     their senders get no new credit for them. What can be parked is bounded by the credit that was given out.
@@ -153,11 +166,12 @@ class MailboxQueue:
 
     def __init__(self, declared: Mailbox) -> None:
         self._declared = declared
-        self._accepted: OrderedDict[Envelope, None] = OrderedDict()
-        self._parked: OrderedDict[Envelope, None] = OrderedDict()
+        self._accepted = Turns()
+        self._parked = Turns()
+        self._bytes = 0
         self._takers: deque[asyncio.Future[None]] = deque()
         self.accepted = self.handled = self.failed = self.expired = 0
-        self.cancelled = self.dropped = self.refused = 0
+        self.cancelled = self.dropped = self.refused = self.denied = 0
 
     def __len__(self) -> int:
         return len(self._accepted)
@@ -177,6 +191,7 @@ class MailboxQueue:
             self.cancelled,
             self.dropped,
             self.refused,
+            self.denied,
         )
 
     def put(self, envelope: Envelope) -> Envelope | None:
@@ -186,16 +201,17 @@ class MailboxQueue:
             Busy: It is refused.
         """
         dropped = None
-        if len(self._accepted) >= self._declared.capacity:
+        if self._is_full:
             if self._declared.overflow == "wait":
-                self._parked[envelope] = None
+                self._parked.add(envelope)
                 return None
             if self._declared.overflow == "busy":
                 self.refused += 1
                 raise Busy(
                     f"The mailbox is full: {len(self._accepted)} messages wait.", self._declared.retry_after
                 )
-            dropped, _ = self._accepted.popitem(last=False)
+            dropped = next(iter(self._accepted))
+            self._remove(dropped)
             self.dropped += 1
         self._accept(envelope)
         return dropped
@@ -204,7 +220,8 @@ class MailboxQueue:
         """Wait for the next message."""
         while True:
             if self._accepted:
-                envelope, _ = self._accepted.popitem(last=False)
+                envelope = self._accepted.next()
+                self._bytes -= envelope.size
                 self._unpark()
                 return envelope
             taker = asyncio.get_running_loop().create_future()
@@ -219,32 +236,39 @@ class MailboxQueue:
     def discard(self, envelope: Envelope) -> None:
         """Take a message out, wherever it waits."""
         if envelope in self._accepted:
-            del self._accepted[envelope]
+            self._remove(envelope)
             self._unpark()
         else:
-            self._parked.pop(envelope, None)
+            self._parked.remove(envelope)
 
     def clear(self) -> list[Envelope]:
         """Take everything out, and give it."""
-        left = list(self._accepted)
-        self._accepted.clear()
+        left = self._accepted.clear()
+        self._bytes = 0
         return left + self.clear_parked()
 
     def clear_parked(self) -> list[Envelope]:
         """Take out only what was never accepted."""
-        left = list(self._parked)
-        self._parked.clear()
-        return left
+        return self._parked.clear()
+
+    @property
+    def _is_full(self) -> bool:
+        # One always fits, however large.
+        return len(self._accepted) >= self._declared.capacity or self._bytes >= _MOST_BYTES
+
+    def _remove(self, envelope: Envelope) -> None:
+        self._accepted.remove(envelope)
+        self._bytes -= envelope.size
 
     def _unpark(self) -> None:
-        while self._parked and len(self._accepted) < self._declared.capacity:
-            envelope, _ = self._parked.popitem(last=False)
-            self._accept(envelope)
+        while self._parked and not self._is_full:
+            self._accept(self._parked.next())
 
     def _accept(self, envelope: Envelope) -> None:
         envelope.accepted_at = asyncio.get_running_loop().time()
         self.accepted += 1
-        self._accepted[envelope] = None
+        self._bytes += envelope.size
+        self._accepted.add(envelope)
         envelope.origin.accepted(envelope)
         self._wake()
 

@@ -6,9 +6,12 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from slim_actors.throttle import Throttle
+
 if TYPE_CHECKING:
     from slim_actors.context import Context
     from slim_actors.deadletters import DeadLetter
+    from slim_actors.errors import Denied
 
 __all__ = ["Hooks", "LogFailures", "Middleware"]
 
@@ -45,6 +48,9 @@ class Middleware:
     def outcome(self, ctx: Context, message: Any, error: Exception | None) -> None:
         """A handler is done: with a reply, or with the error that its caller gets."""
 
+    def denied(self, ctx: Context, error: Denied) -> None:
+        """A message was refused because of who sent it; nobody has read it."""
+
     def dead_letter(self, letter: DeadLetter) -> None:
         """A message ended without anybody to tell."""
 
@@ -62,6 +68,7 @@ class Hooks:
         self.received = self._overridden(middleware, "received")
         self.handling = self._overridden(middleware, "handling")
         self.outcome = self._overridden(middleware, "outcome")
+        self.denied = self._overridden(middleware, "denied")
         self.dead_letter = self._overridden(middleware, "dead_letter")
 
     @staticmethod
@@ -83,13 +90,21 @@ class Hooks:
 
 
 class LogFailures(Middleware):
-    """Logs what nobody else would show: failing handlers with their traceback, and dead letters."""
+    """Logs what nobody else would show: failing handlers, denied calls, and dead letters."""
+
+    def __init__(self) -> None:
+        self._time_to_log = Throttle()
 
     def outcome(self, ctx: Context, message: Any, error: Exception | None) -> None:
         """Log a handler that raised."""
         cause = error.__cause__ if error is not None else None
         if cause is not None:
             ctx.logger.error("%s failed on %s", ctx.me, type(message).__name__, exc_info=cause)
+
+    def denied(self, ctx: Context, error: Denied) -> None:
+        """Log a denied call: one line a minute for each sender, however many it sends."""
+        if self._time_to_log((ctx.me, ctx.sender.subject or ctx.sender.name, ctx.sender.issuer)):
+            ctx.logger.warning("Denied: %s", error)
 
     def dead_letter(self, letter: DeadLetter) -> None:
         """Log a dead letter."""

@@ -16,6 +16,14 @@ _SECONDS = 120.0
 _BYTES = 64 * 1024 * 1024
 
 
+_Key = tuple[Address, str, str]
+
+
+def _key(sender: Address) -> _Key:
+    # With the identity: whoever comes under the name and id of another must not get that one's replies.
+    return sender, sender.subject, sender.issuer
+
+
 class _Window:
     def __init__(self) -> None:
         self.entries: dict[int, Envelope | bytes] = {}
@@ -33,24 +41,25 @@ class Outcomes:
     """
 
     def __init__(self) -> None:
-        self._windows: OrderedDict[Address, _Window] = OrderedDict()
+        self._windows: OrderedDict[_Key, _Window] = OrderedDict()
         self._size = 0
 
     def find(self, sender: Address, message_id: int) -> Envelope | bytes | None:
         """Give the envelope of a message that is under way, the frame that ended it, or None if it is new."""
-        window = self._windows.get(sender)
+        window = self._windows.get(_key(sender))
         return window.entries.get(message_id) if window else None
 
     def begin(self, envelope: Envelope) -> None:
         """Remember that a message is under way."""
-        window = self._windows.get(envelope.sender)
+        key = _key(envelope.sender)
+        window = self._windows.get(key)
         if window is None:
-            window = self._windows[envelope.sender] = _Window()
+            window = self._windows[key] = _Window()
             if len(self._windows) > _SENDERS:
                 _, forgotten = self._windows.popitem(last=False)
                 self._size -= forgotten.size
         else:
-            self._windows.move_to_end(envelope.sender)
+            self._windows.move_to_end(key)
         now = asyncio.get_running_loop().time()
         window.entries[envelope.id] = envelope
         while window.ended and (len(window.ended) > _PER_SENDER or now - window.ended[0][0] > _SECONDS):
@@ -58,7 +67,7 @@ class Outcomes:
 
     def end(self, envelope: Envelope, frame: bytes) -> None:
         """Remember the frame that ended a message."""
-        window = self._windows.get(envelope.sender)
+        window = self._windows.get(_key(envelope.sender))
         if window is None or envelope.id not in window.entries:
             return
         window.entries[envelope.id] = frame
@@ -76,7 +85,7 @@ class Outcomes:
 
     def forget(self, envelope: Envelope) -> None:
         """Forget a message that is under way: what becomes of it tells nobody anything."""
-        window = self._windows.get(envelope.sender)
+        window = self._windows.get(_key(envelope.sender))
         if window is not None and window.entries.get(envelope.id) is envelope:
             del window.entries[envelope.id]
 

@@ -16,6 +16,7 @@ from slim_actors.errors import ConfigurationError, DeclarationError, EndpointInU
 from slim_actors.factory import Factory, make
 from slim_actors.identity import Identity
 from slim_actors.inbound import Inbound
+from slim_actors.limits import Limits
 from slim_actors.link import Pulse
 from slim_actors.mailbox import MailboxStats
 from slim_actors.middleware import Hooks, LogFailures, Middleware
@@ -112,6 +113,7 @@ class Runtime(Verbs):
         embed_node: Start a node in this process if nothing listens at the endpoint.
         lost_after: Seconds without a sign of life after which a peer that owes something is lost.
         middleware: Told what happens to messages, in this order.
+        limits: What its agents take from their peers.
 
     Raises:
         ConfigurationError: A value is wrong: at once, or on entering.
@@ -136,6 +138,7 @@ class Runtime(Verbs):
         embed_node: bool = False,
         lost_after: float = 3.0,
         middleware: Iterable[Middleware] = (),
+        limits: Limits | None = None,
     ) -> None:
         settings = Settings.find(endpoint=endpoint, insecure=insecure)
         self._endpoint = settings.node
@@ -150,6 +153,7 @@ class Runtime(Verbs):
                 f"lost_after is {lost_after!r}, but must be a number of seconds above 0."
             )
         self._lost_after = lost_after
+        self._limits = limits or Limits()
         self._hooks = Hooks([LogFailures(), *middleware])
         self.dead_letters = DeadLetters(self._hooks)
         """The last messages that were accepted by an agent here and not handled to their end."""
@@ -248,12 +252,13 @@ class Runtime(Verbs):
         router = Router(self._transport, port, self._pulse, self._hooks)
         try:
             cell = Cell(instance, router, self._hooks, self.dead_letters)
+            inbound = Inbound(port, cell, self._pulse, self._limits)
         except BaseException:
             await port.close()
             raise
         # Found already: to ask others in started, an instance must be. What comes meanwhile waits, and is
         # handed back unstarted if started fails.
-        ref = Ref(port.address, cell, Inbound(port, cell, self._pulse), router, port, self._refs.discard)
+        ref = Ref(port.address, cell, inbound, router, port, self._refs.discard)
         self._refs.add(ref)
         try:
             await cell.start()

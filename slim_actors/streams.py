@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from math import inf
 from typing import Any
 
+from attrs import frozen
 from msgspec import Raw
 
 from slim_actors.errors import Expired, PeerLost
@@ -20,9 +22,43 @@ __all__ = ["ITEMS_AHEAD", "Inlet", "Outlet"]
 
 ITEMS_AHEAD = 256
 """Items that may be on their way, or wait to be taken out."""
+FIRST_ITEMS = 8
+"""Items that may be sent before it is known how large they are."""
 
-_GRANT_EVERY = ITEMS_AHEAD // 2
+_BYTES_AHEAD = 8 * 1024 * 1024
+_GRANT_AFTER = 1.0
 _YIELD_AFTER = 64
+
+
+@frozen
+class Patience:
+    """How long one end of a flow waits for the other while it keeps others waiting.
+
+    Attributes:
+        seconds: After so many it is over, if
+        holds_up: says that others wait.
+    """
+
+    seconds: float = inf
+    holds_up: Callable[[], bool] = bool
+
+    async def wait(self, change: asyncio.Future[None]) -> bool:
+        """Wait for a change; give False when patience is at its end."""
+        if self.seconds == inf:
+            await change
+            return True
+        while not change.done():
+            await asyncio.wait([change], timeout=self.seconds)
+            if not change.done() and self.holds_up():
+                return False
+        return True
+
+
+_PATIENT = Patience()
+
+
+def _no_account(_: int) -> bool:
+    return True
 
 
 class Inlet(AsyncIterator[Any]):
@@ -32,16 +68,29 @@ class Inlet(AsyncIterator[Any]):
         body: Reads the items.
         grant: Tells the other end how many items it may send in all.
         what: Whose items they are, for messages to a person.
+        patience: How long it waits for the next item.
+        hold: Counts the bytes of an item in, or, below 0, out; says whether there is room for them.
     """
 
-    def __init__(self, body: Body, grant: Callable[[int], None], what: str) -> None:
+    def __init__(
+        self,
+        body: Body,
+        grant: Callable[[int], None],
+        what: str,
+        patience: Patience = _PATIENT,
+        hold: Callable[[int], bool] = _no_account,
+    ) -> None:
         self._body = body
         self._grant = grant
         self._what = what
+        self._patience = patience
+        self._hold = hold
+        self._largest = 0
+        self._granted_at = 0.0
         self._items: deque[Raw] = deque()
         self._arrived = 0
         self._taken = 0
-        self._granted = ITEMS_AHEAD
+        self._granted = FIRST_ITEMS
         self._end: Exception | None = None
         self._waiting: asyncio.Future[None] | None = None
 
@@ -62,11 +111,16 @@ class Inlet(AsyncIterator[Any]):
         if number > self._arrived:
             self.fail(PeerLost(f"Items of {self._what} were lost on their way."))
             return
-        if len(self._items) >= 2 * ITEMS_AHEAD:
+        if number >= self._granted:
             self.fail(PeerLost(f"{self._what} sends more items than it may."))
+            return
+        if not self._hold(len(raw)):
+            self.fail(PeerLost(f"{self._what} has more bytes of items waiting than it may."))
             return
         self._arrived += 1
         self._items.append(raw)
+        self._largest = max(self._largest, len(raw))
+        self._grant_more()
         self._wake()
 
     def end(self, count: int) -> None:
@@ -88,15 +142,33 @@ class Inlet(AsyncIterator[Any]):
                 raise self._end
             self._waiting = asyncio.get_running_loop().create_future()
             try:
-                await self._waiting
+                if not await self._patience.wait(self._waiting):
+                    self.fail(Expired(f"No item of {self._what} came, and others waited."))
             finally:
                 self._waiting = None
-        value = self._body.read(self._items.popleft(), f"An item of {self._what}")
+        raw = self._items.popleft()
+        self._hold(-len(raw))
+        value = self._body.read(raw, f"An item of {self._what}")
         self._taken += 1
-        if self._taken + ITEMS_AHEAD - self._granted >= _GRANT_EVERY and not self.is_over:
-            self._granted = self._taken + ITEMS_AHEAD
-            self._grant(self._granted)
+        self._grant_more()
         return value
+
+    def discard(self) -> None:
+        """Forget what nobody will take out."""
+        self.fail(PeerLost(f"{self._what} is over."))
+        while self._items:
+            self._hold(-len(self._items.popleft()))
+
+    def _grant_more(self) -> None:
+        """Let more items be sent: fewer of large ones, and some from time to time to the patient as well."""
+        if self.is_over:
+            return
+        ahead = max(1, min(ITEMS_AHEAD, _BYTES_AHEAD // max(1, self._largest)))
+        more, now = self._taken + ahead - self._granted, asyncio.get_running_loop().time()
+        if more >= max(1, ahead // 2) or (more > 0 and now - self._granted_at > _GRANT_AFTER):
+            self._granted += more
+            self._granted_at = now
+            self._grant(self._granted)
 
     async def next_within(self, seconds: float) -> Any:
         """Give the next item.
@@ -124,10 +196,14 @@ class Outlet:
     Args:
         send: Sends an item with its number.
         granted: How many items may be sent before the first grant.
+        patience: How long it waits for the next grant.
     """
 
-    def __init__(self, send: Callable[[int, Any], None], granted: int = 0) -> None:
+    def __init__(
+        self, send: Callable[[int, Any], None], granted: int = 0, patience: Patience = _PATIENT
+    ) -> None:
         self._send = send
+        self._patience = patience
         self._granted = granted
         self._waiting: asyncio.Future[None] | None = None
         self.count = 0
@@ -143,13 +219,15 @@ class Outlet:
         """Send an item, as soon as the other end has room for it.
 
         Raises:
+            Expired: The other end has made no room for a long time, and others waited.
             TooLarge: It has more bytes than one message may have.
             TypeError: It holds something that has no form on the wire.
         """
         while self.count >= self._granted:
             self._waiting = asyncio.get_running_loop().create_future()
             try:
-                await self._waiting
+                if not await self._patience.wait(self._waiting):
+                    raise Expired("Nobody took the items of this stream, and others waited.")
             finally:
                 self._waiting = None
         self._send(self.count, value)

@@ -46,6 +46,14 @@ ZeroDivisionError: float division by zero
 2.0
 {'reply': 3, 'RemoteError': 1}
 """,
+    "allow": """\
+acme/accounting/alice may see that 100 are left
+7 are on their way
+acme/sales/bob may see that 100 are left
+acme/sales/bob may not call transfer of acme/ns/bank.
+evil/ns/mallory may not call balance of acme/ns/bank.
+evil/ns/mallory may not call transfer of acme/ns/bank.
+""",
     "dead_letters": """\
 hook: Mail(to='nobody')
 Mail(to='nobody') to demo/ns/postman died of LookupError: no such address

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slim_actors import wire
+from slim_actors import Limits, wire
 
 ids = st.integers(0, 2**63 - 1)
 plain = st.recursive(
@@ -46,7 +46,8 @@ def test_a_batch_is_read_as_it_was_written(batch: list[wire.Frame]) -> None:
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 65535, 65536])
 def test_a_batch_of_any_size_has_the_right_head(count: int) -> None:
     payload = wire.join([wire.encode_frame(wire.Ping())] * count)
-    assert len(wire.decode_batch(payload).frames) == count
+    limits = Limits(max_frames=100_000)
+    assert len(wire.decode_batch(payload, limits).frames) == count
 
 
 @given(st.binary(max_size=300))

@@ -7,52 +7,31 @@ from collections import deque
 from collections.abc import AsyncIterable, Callable
 from typing import Any
 
-from attrs import define, frozen
+from attrs import define
 
 from slim_actors import wire
-from slim_actors.errors import DeliveryError, MalformedMessage, PeerLost, Stopped, from_wire
+from slim_actors.errors import (
+    Busy,
+    DeliveryError,
+    Denied,
+    MalformedMessage,
+    PeerLost,
+    Stopped,
+    TooLarge,
+    from_wire,
+)
 from slim_actors.link import Link, Pulse
-from slim_actors.messages import Body, same_type
+from slim_actors.messages import same_type
 from slim_actors.names import Address
-from slim_actors.streams import ITEMS_AHEAD, Inlet, Outlet
+from slim_actors.routing.outgoing import Outgoing
+from slim_actors.streams import Inlet, Outlet
 from slim_actors.transport.base import Payload, Session
 
-__all__ = ["Outgoing", "Peer"]
+__all__ = ["Peer"]
 
 _FIRST_WINDOW = 256
 """Messages that may be under way before the agent's hello has said how many."""
-
-
-@frozen(eq=False)
-class Outgoing:
-    """One message as it is sent, to one replica or, on a retry, to another."""
-
-    kind: type[wire.Ask | wire.Tell | wire.Stream]
-    id: int
-    type: str
-    body: Any
-    expires: float
-    """On the clock of the event loop, in seconds."""
-    replies: Body
-    """The reader of the replies."""
-    context: dict[str, Any] | None = None
-    items: AsyncIterable[Any] | None = None
-    """What follows the message."""
-
-    @property
-    def wants_reply(self) -> bool:
-        """Whether it ends in more than being accepted."""
-        return self.kind is not wire.Tell
-
-    def frame(self, now: float) -> wire.Incoming:
-        """Make the frame; the deadline travels as what is left of it."""
-        ttl = max(0.0, self.expires - now)
-        if self.kind is wire.Tell:
-            return wire.Tell(self.id, self.type, self.body, ttl, self.context)
-        follows = self.items is not None
-        if self.kind is wire.Ask:
-            return wire.Ask(self.id, self.type, self.body, ttl, self.context, follows)
-        return wire.Stream(self.id, self.type, self.body, ttl, self.context, follows, ITEMS_AHEAD)
+_FIRST_BYTES = 16 * 1024 * 1024
 
 
 @define(eq=False)
@@ -63,6 +42,7 @@ class _Pending:
     inlet: Inlet | None = None
     outlet: Outlet | None = None
     pump: asyncio.Task[None] | None = None
+    size: int = 0
 
     def end(self, result: Any = None, error: Exception | None = None) -> None:
         """Set the outcome, if there is none yet."""
@@ -87,6 +67,10 @@ class Peer:
     def __init__(self, session: Session, pulse: Pulse) -> None:
         self._pending: dict[int, _Pending] = {}
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._most_bytes = _FIRST_BYTES
+        self._bytes = 0
+        """What the messages under way have together."""
+        self._largest = 0
         self._sent = 0
         self._credited = 0
         self._reserved = 0
@@ -188,7 +172,9 @@ class Peer:
 
     def problem(self, problem: wire.Problem) -> None:
         """See `LinkOwner.problem`."""
-        error = MalformedMessage(f"The answer of {self.address} cannot be read: {problem.reason}.")
+        kind = TooLarge if problem.code == TooLarge.code else MalformedMessage
+        error = kind(f"The answer of {self.address} cannot be taken: {problem.reason}")
+        error.may_have_run = True
         self._end(problem.id, error=error)
 
     def plain(self, payload: Payload) -> None:
@@ -214,8 +200,10 @@ class Peer:
         try:
             if self.is_lost:
                 raise self.lost(may_have_run=False)
-            self._link.send(message.frame(loop.time()))
-            pending = self._pending[message.id] = _Pending(message, loop.create_future())
+            size = len(self._link.send(message.frame(loop.time())))
+            pending = self._pending[message.id] = _Pending(message, loop.create_future(), size=size)
+            self._bytes += size
+            self._largest = max(self._largest, size)
             self._sent += 1
         finally:
             self._reserved -= 1
@@ -230,7 +218,8 @@ class Peer:
         return pending
 
     async def _finish(self, pending: _Pending) -> None:
-        self._pending.pop(pending.message.id, None)
+        if self._pending.pop(pending.message.id, None) is not None:
+            self._bytes -= pending.size
         self._admit()
         self._leave_if_done()
         # Whoever waits for the outcome and is cancelled cancels the future with it.
@@ -259,6 +248,9 @@ class Peer:
 
     @property
     def _room(self) -> int:
+        # Those that have a place and are not sent yet count as much as the largest so far.
+        if self._bytes + self._reserved * self._largest >= self._most_bytes:
+            return 0
         # What has its outcome is no longer waiting at the door, whatever the last credit said.
         return self._window - self._reserved - min(self._sent - self._credited, len(self._pending))
 
@@ -330,6 +322,10 @@ class Peer:
     def _greeted(self, frame: wire.Hello) -> None:
         self.was_greeted = True
         self._window = max(1, frame.window)
+        self._most_bytes = max(1, frame.most_bytes)
+        if not self._sent and not self._waiting:
+            # So that the agent hears something that makes sense, however late the first message comes.
+            self._link.send(wire.Ping())
         self._idempotent = frozenset(frame.idempotent)
         self._admit()
 
@@ -345,6 +341,9 @@ class Peer:
         else:
             # About the payload as a whole: nobody knows whose message was in it.
             self._end_all(frame.message, type(error))
+            if isinstance(error, Busy | Denied):
+                # About the session, which the agent does not want.
+                self._link.end(frame.message, type(error))
 
     def _end(self, message_id: int, *, result: Any = None, error: DeliveryError | None = None) -> None:
         pending = self._pending.get(message_id)

@@ -13,7 +13,7 @@ from slim_actors import wire
 from slim_actors.errors import DeliveryError, MalformedMessage
 from slim_actors.link import Link, Pulse
 from slim_actors.names import Address
-from slim_actors.routing.peer import Outgoing
+from slim_actors.routing.outgoing import Outgoing
 from slim_actors.streams import Inlet
 from slim_actors.transport.base import Payload, Session
 

@@ -28,7 +28,8 @@ from slim_actors.messages import RAW, body_of, reply_body
 from slim_actors.middleware import Hooks
 from slim_actors.names import Address
 from slim_actors.routes import Anycast, Route, Unicast
-from slim_actors.routing.peer import Outgoing, Peer
+from slim_actors.routing.outgoing import Outgoing
+from slim_actors.routing.peer import Peer
 from slim_actors.routing.pin import AnyPeer, Pin
 from slim_actors.routing.plain import PlainPeer
 from slim_actors.routing.pool import NothingLeft, Pool
@@ -262,7 +263,7 @@ class Router:
             pin = self._pins[route] = self._new_pin(route)
         try:
             return await self._pinned(call, pin, attempt)
-        except PeerLost:
+        except DeliveryError:
             # Now that the loss has been said, the route may choose afresh.
             if self._pins.get(route) is pin and (pin.peer is None or pin.peer.is_lost):
                 del self._pins[route]

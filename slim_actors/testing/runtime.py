@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Self
 
+from slim_actors.limits import Limits
 from slim_actors.middleware import Middleware
 from slim_actors.runtime import Ref, Runtime
 from slim_actors.testing.clock import VirtualClock
@@ -25,6 +26,10 @@ class TestRuntime(Runtime):
         name: As in `Runtime`.
         lost_after: As in `Runtime`.
         middleware: As in `Runtime`.
+        limits: As in `Runtime`.
+        subject: Whom the verified identity of everything in it names, as the ``sub`` of a token does; by
+            default each instance's own name, as where all share a secret.
+        issuer: Who vouches for that.
 
     Example:
         .. code-block:: python
@@ -47,8 +52,13 @@ class TestRuntime(Runtime):
         name: str = "slim-actors/local/runtime",
         lost_after: float = 3.0,
         middleware: Iterable[Middleware] = (),
+        limits: Limits | None = None,
+        subject: str = "",
+        issuer: str = "",
     ) -> None:
-        super().__init__(name=name, lost_after=lost_after, middleware=middleware)
+        super().__init__(name=name, lost_after=lost_after, middleware=middleware, limits=limits)
+        self._subject = subject
+        self._issuer = issuer
         self._shared = network
         self._seed = seed
         self._virtual = virtual_clock and network is None
@@ -60,7 +70,7 @@ class TestRuntime(Runtime):
         return await super().__aenter__()
 
     async def _connect(self) -> Transport:
-        return MemoryTransport(self.network)
+        return MemoryTransport(self.network, self._subject, self._issuer)
 
     async def kill(self, ref: Ref) -> None:
         """Let an instance vanish without a word, as ``kill -9`` does."""

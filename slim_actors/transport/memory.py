@@ -116,10 +116,12 @@ class MemoryNetwork:
         """See `Transport.forget_return`."""
         self._returned.remove(callback)
 
-    def join(self, name: str) -> MemoryPort:
+    def join(self, name: str, subject: str, issuer: str) -> MemoryPort:
         """Make a new instance."""
         instance = str(UUID(int=self._chance.getrandbits(128), version=4))
-        port = self._ports[instance] = MemoryPort(self, Address(name, instance))
+        port = self._ports[instance] = MemoryPort(
+            self, Address(name, instance, subject=subject, issuer=issuer)
+        )
         return port
 
     def find(self, target: Address, seeker: Address) -> MemoryPort | None:
@@ -164,17 +166,25 @@ class MemoryNetwork:
 
 
 class MemoryTransport:
-    """A connection to a `MemoryNetwork`. See `Transport`."""
+    """A connection to a `MemoryNetwork`. See `Transport`.
 
-    def __init__(self, network: MemoryNetwork) -> None:
+    Args:
+        network: What it is connected to.
+        subject: Whom the verified identity of its ports names; the name of each by default.
+        issuer: Who vouches for that.
+    """
+
+    def __init__(self, network: MemoryNetwork, subject: str = "", issuer: str = "") -> None:
         self._network = network
+        self._subject = subject
+        self._issuer = issuer
         self._ports: list[MemoryPort] = []
 
     async def open(self, name: str) -> MemoryPort:
         """See `Transport.open`."""
         if not self._network.is_up:
             raise NodeUnreachable("The network is away.")
-        port = self._network.join(name)
+        port = self._network.join(name, self._subject or name, self._issuer)
         self._ports.append(port)
         return port
 

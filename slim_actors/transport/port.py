@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
 from slim_actors.credentials import credentials_of
-from slim_actors.errors import DeliveryError, Denied, NodeUnreachable, NoRoute, NotANode, Untrusted
+from slim_actors.errors import Busy, DeliveryError, Denied, NodeUnreachable, NoRoute, NotANode, Untrusted
 from slim_actors.identity import Identity, StaticJwt
 from slim_actors.names import Address
 from slim_actors.transport.base import SessionClosed, SessionOptions
@@ -240,7 +240,11 @@ class SlimPort:
             raise NoRoute(
                 f"Nobody answers at {target} (waited {waited:.3g} s): no such agent is running there."
             ) from None
-        others = (participant.name for participant in session.participants_list())
+        try:
+            others = [participant.name for participant in session.participants_list()]
+        except slim.SlimError:
+            # It is closed already, by the other end.
+            raise Busy(f"{target} takes no more sessions now.") from None
         peer = next((_address_of(other) for other in others if other.id() != self._app.id()), target)
         adopted = self._adopt(session, peer, framed=options.framed)
         try:

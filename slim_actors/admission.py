@@ -1,0 +1,197 @@
+"""Admission to one agent instance: how many sessions, bytes and streams its peers may have there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+
+from attrs import define, field
+
+from slim_actors.errors import Busy
+from slim_actors.limits import Limits
+from slim_actors.names import Address
+
+__all__ = ["Admission", "Visit"]
+
+_REMEMBERED = 4096
+"""Peers without a session of which it is still known how many they opened of late."""
+_COME_BACK_AFTER = 1.0
+_RETRY_AFTER = 0.1
+
+
+@define(eq=False)
+class _Tally:
+    """What one peer has, or one subject, or all of them together."""
+
+    sessions: int = 0
+    messages: int = 0
+    """Bytes of messages without an outcome."""
+    items: int = 0
+    """Bytes of items that nobody has taken out yet."""
+
+
+@define(eq=False)
+class _Peer(_Tally):
+    streams: int = 0
+    may_open: float = 0.0
+    """Sessions that it may open now: a bucket that fills with time."""
+    looked_at: float = 0.0
+
+
+class Admission:
+    """Counts what peers have, and refuses what is too much.
+
+    Args:
+        limits: What is too much.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._peers: OrderedDict[Address, _Peer] = OrderedDict()
+        self._subjects: dict[tuple[str, str], _Tally] = {}
+        self._all = _Tally()
+
+    def enter(self, address: Address) -> Visit:
+        """Let a new session in.
+
+        Raises:
+            Busy: There are too many, of this peer or in all, or it opens them too fast.
+        """
+        limits, now = self.limits, asyncio.get_running_loop().time()
+        peer = self._peers.get(address)
+        if peer is None:
+            peer = self._peers[address] = _Peer(may_open=limits.max_new_sessions, looked_at=now)
+            self._forget_old_ones()
+        self._peers.move_to_end(address)
+        peer.may_open = min(
+            limits.max_new_sessions, peer.may_open + (now - peer.looked_at) * limits.max_new_sessions
+        )
+        peer.looked_at = now
+        if peer.sessions >= limits.max_sessions:
+            raise Busy(f"One peer may have {limits.max_sessions} sessions here.", _COME_BACK_AFTER)
+        if peer.may_open < 1:
+            raise Busy(
+                f"One peer may open {limits.max_new_sessions} sessions a second here.", _COME_BACK_AFTER
+            )
+        if self._all.sessions >= limits.max_sessions_in_all:
+            raise Busy(f"All {limits.max_sessions_in_all} sessions here are taken.", _COME_BACK_AFTER)
+        peer.may_open -= 1
+        return Visit(self, [peer, self._all], peer)
+
+    def tally_of(self, address: Address) -> _Tally:
+        """Give what the verified subject of a peer has."""
+        return self._subjects.setdefault((address.subject, address.issuer), _Tally())
+
+    def forget(self, address: Address) -> None:
+        """Forget a subject that has no session any more."""
+        key = (address.subject, address.issuer)
+        tally = self._subjects.get(key)
+        if tally is not None and not tally.sessions:
+            del self._subjects[key]
+
+    def _forget_old_ones(self) -> None:
+        # Those with sessions are bounded by the sessions.
+        if len(self._peers) > _REMEMBERED + self.limits.max_sessions_in_all:
+            idle = (address for address, peer in self._peers.items() if not peer.sessions)
+            del self._peers[next(idle)]
+
+
+@define(eq=False)
+class Visit:
+    """One session, and what it has at the agent. It ends with `leave`."""
+
+    _admission: Admission
+    _tallies: list[_Tally]
+    """Its peer's, that of all, and, once the peer is verified, that of its subject."""
+    _peer: _Peer
+    _identity: Address | None = None
+    _own: _Tally = field(factory=_Tally)
+    _streams: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        for tally in self._tallies:
+            tally.sessions += 1
+
+    @property
+    def limits(self) -> Limits:
+        """What is too much."""
+        return self._admission.limits
+
+    def identify(self, address: Address) -> None:
+        """Take note of whose identity was verified; does nothing the second time.
+
+        Raises:
+            Busy: This subject has half of all sessions already, by whatever many instances.
+        """
+        if self._identity is not None or not address.subject:
+            return
+        tally = self._admission.tally_of(address)
+        most = self._admission.limits.max_sessions_in_all // 2
+        if tally.sessions >= most:
+            raise Busy(f"One subject may have {most} sessions here.", _COME_BACK_AFTER)
+        self._identity = address
+        tally.sessions += 1
+        tally.messages += self._own.messages
+        tally.items += self._own.items
+        self._tallies.append(tally)
+
+    def hold(self, size: int) -> None:
+        """Count a message in. One may come while less than the limit waits.
+
+        Raises:
+            Busy: Too many bytes wait, of this peer or in all.
+        """
+        limits = self._admission.limits
+        peer, everybody, *subject = self._tallies
+        if peer.messages >= limits.max_waiting:
+            raise Busy(f"{limits.max_waiting} bytes of messages of this caller wait already.", _RETRY_AFTER)
+        if everybody.messages >= limits.max_waiting_in_all or any(
+            tally.messages >= limits.max_waiting_in_all // 2 for tally in subject
+        ):
+            raise Busy("Too many bytes of messages wait here already.", _RETRY_AFTER)
+        self._count(size)
+
+    def take_over(self, size: int, *, flows: int) -> None:
+        """Count in what was let in already; below 0, count it out."""
+        self._count(size)
+        self._peer.streams += flows
+        self._streams += flows
+
+    def hold_item(self, size: int) -> bool:
+        """Count an item in, or, with a size below 0, out; give whether there is room for it."""
+        limits = self._admission.limits
+        peer, everybody, *_ = self._tallies
+        if size > 0 and (peer.items >= limits.max_waiting or everybody.items >= limits.max_waiting_in_all):
+            return False
+        for tally in (*self._tallies, self._own):
+            tally.items += size
+        return True
+
+    def open_stream(self) -> None:
+        """Count a stream in.
+
+        Raises:
+            Busy: This peer has too many.
+        """
+        most = self._admission.limits.max_streams
+        if self._peer.streams >= most:
+            raise Busy(f"One peer may have {most} streams open here.", _RETRY_AFTER)
+        self._peer.streams += 1
+        self._streams += 1
+
+    def leave(self) -> None:
+        """Count everything out that is still in."""
+        for tally in self._tallies:
+            tally.sessions -= 1
+            tally.messages -= self._own.messages
+            tally.items -= self._own.items
+        self._tallies = []
+        self._own = _Tally()
+        self._peer.streams -= self._streams
+        self._streams = 0
+        if self._identity is not None:
+            self._admission.forget(self._identity)
+
+    def _count(self, size: int) -> None:
+        for tally in (*self._tallies, self._own):
+            tally.messages += size

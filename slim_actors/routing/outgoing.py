@@ -1,0 +1,46 @@
+"""A message as it is sent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable
+from typing import Any
+
+from attrs import frozen
+
+from slim_actors import wire
+from slim_actors.messages import Body
+from slim_actors.streams import FIRST_ITEMS
+
+__all__ = ["Outgoing"]
+
+
+@frozen(eq=False)
+class Outgoing:
+    """One message as it is sent, to one replica or, on a retry, to another."""
+
+    kind: type[wire.Ask | wire.Tell | wire.Stream]
+    id: int
+    type: str
+    body: Any
+    expires: float
+    """On the clock of the event loop, in seconds."""
+    replies: Body
+    """The reader of the replies."""
+    context: dict[str, Any] | None = None
+    items: AsyncIterable[Any] | None = None
+    """What follows the message."""
+
+    @property
+    def wants_reply(self) -> bool:
+        """Whether it ends in more than being accepted."""
+        return self.kind is not wire.Tell
+
+    def frame(self, now: float) -> wire.Incoming:
+        """Make the frame; the deadline travels as what is left of it."""
+        ttl = max(0.0, self.expires - now)
+        if self.kind is wire.Tell:
+            return wire.Tell(self.id, self.type, self.body, ttl, self.context)
+        follows = self.items is not None
+        if self.kind is wire.Ask:
+            return wire.Ask(self.id, self.type, self.body, ttl, self.context, follows)
+        return wire.Stream(self.id, self.type, self.body, ttl, self.context, follows, FIRST_ITEMS)
