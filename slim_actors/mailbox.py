@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from attrs import define, field, frozen
 
 from slim_actors.errors import Busy, ConfigurationError, DeliveryError
+from slim_actors.middleware import Verb
 from slim_actors.names import Address
 
 if TYPE_CHECKING:
@@ -123,8 +124,17 @@ class Envelope:
     """Where a stream of replies goes."""
     inlet: Inlet | None = None
     """Where the items come from that follow the message."""
+    arrived_at: float | None = None
+    """When it came to the mailbox; earlier than it was accepted, if it had to wait at the door."""
     accepted_at: float | None = None
     state: State = State.WAITING
+
+    @property
+    def verb(self) -> Verb:
+        """How it was sent."""
+        if self.outlet is not None:
+            return "stream"
+        return "ask" if self.wants_reply else "tell"
 
     @property
     def was_accepted(self) -> bool:
@@ -188,6 +198,7 @@ class MailboxQueue:
         dropped = None
         if len(self._accepted) >= self._declared.capacity:
             if self._declared.overflow == "wait":
+                envelope.arrived_at = asyncio.get_running_loop().time()
                 self._parked[envelope] = None
                 return None
             if self._declared.overflow == "busy":
@@ -243,6 +254,8 @@ class MailboxQueue:
 
     def _accept(self, envelope: Envelope) -> None:
         envelope.accepted_at = asyncio.get_running_loop().time()
+        if envelope.arrived_at is None:
+            envelope.arrived_at = envelope.accepted_at
         self.accepted += 1
         self._accepted[envelope] = None
         envelope.origin.accepted(envelope)

@@ -62,6 +62,11 @@ class Ref:
         """What went through its mailbox so far."""
         return self._cell.stats
 
+    @property
+    def depth(self) -> int:
+        """How many messages wait in its mailbox now; unlike `stats` it may be read in any thread."""
+        return self._cell.depth
+
     async def stop(self, drain: float = 8.0) -> None:
         """Stop the instance: callers go elsewhere, what it accepted is finished, then it leaves its name.
 
@@ -180,6 +185,16 @@ class Runtime(Verbs):
         """Where the node is."""
         return str(self._endpoint)
 
+    @property
+    def instances(self) -> tuple[Ref, ...]:
+        """The agents that run here now. May be read in any thread, as `sessions` may."""
+        return tuple(self._refs)
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions this runtime has now, its own and its agents', to and from others."""
+        return len(self._pulse) if self._is_open else 0
+
     async def __aenter__(self) -> Self:
         if self._is_open:
             raise ConfigurationError("This runtime is in use already: make another Runtime(...).")
@@ -190,6 +205,10 @@ class Runtime(Verbs):
             self._stack.push_async_callback(self._transport.close)
             self._pulse = Pulse(self._transport, self._lost_after)
             self._stack.push_async_callback(self._pulse.stop)
+            for running in self._hooks.running:
+                held = running(self)
+                if held is not None:
+                    await self._stack.enter_async_context(held)
             on_error.pop_all()
         self._is_open = True
         return self
@@ -209,11 +228,12 @@ class Runtime(Verbs):
             errors = [error for error in await asyncio.gather(*stops, return_exceptions=True) if error]
             if errors:
                 raise errors[0]
-            if self._own is not None:
-                self._own.cancel()
-                await asyncio.wait([self._own])
-                if not self._own.cancelled() and self._own.exception() is None:
-                    await self._own.result().close()
+            own, self._own = self._own, None
+            if own is not None:
+                own.cancel()
+                await asyncio.wait([own])
+                if not own.cancelled() and own.exception() is None:
+                    await own.result().close()
         finally:
             await self._stack.aclose()
 

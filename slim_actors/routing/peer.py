@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterable, Callable
 from typing import Any
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from slim_actors import wire
 from slim_actors.errors import DeliveryError, MalformedMessage, PeerLost, Stopped, from_wire
@@ -35,7 +35,7 @@ class Outgoing:
     """On the clock of the event loop, in seconds."""
     replies: Body
     """The reader of the replies."""
-    context: dict[str, Any] | None = None
+    context: dict[str, Any] = field(factory=dict)
     items: AsyncIterable[Any] | None = None
     """What follows the message."""
 
@@ -47,12 +47,13 @@ class Outgoing:
     def frame(self, now: float) -> wire.Incoming:
         """Make the frame; the deadline travels as what is left of it."""
         ttl = max(0.0, self.expires - now)
+        context = self.context or None
         if self.kind is wire.Tell:
-            return wire.Tell(self.id, self.type, self.body, ttl, self.context)
+            return wire.Tell(self.id, self.type, self.body, ttl, context)
         follows = self.items is not None
         if self.kind is wire.Ask:
-            return wire.Ask(self.id, self.type, self.body, ttl, self.context, follows)
-        return wire.Stream(self.id, self.type, self.body, ttl, self.context, follows, ITEMS_AHEAD)
+            return wire.Ask(self.id, self.type, self.body, ttl, context, follows)
+        return wire.Stream(self.id, self.type, self.body, ttl, context, follows, ITEMS_AHEAD)
 
 
 @define(eq=False)
