@@ -117,9 +117,12 @@ class Runtime(Verbs):
         embed_node: Start a node in this process if nothing listens at the endpoint.
         lost_after: Seconds without a sign of life after which a peer that owes something is lost.
         middleware: Told what happens to messages, in this order.
+        enable_opentelemetry: Send traces and metrics to the OpenTelemetry collector that
+            ``OTEL_EXPORTER_OTLP_ENDPOINT`` names, else ``http://localhost:4317``; or to the providers that
+            the program has set itself. Needs ``pip install 'slim-actors[otel]'``; see docs/telemetry.md.
 
     Raises:
-        ConfigurationError: A value is wrong: at once, or on entering.
+        ConfigurationError: A value is wrong: at once, or on entering. OpenTelemetry is not installed.
         NodeUnreachable: On entering: no node listens at the endpoint.
 
     Example:
@@ -141,6 +144,7 @@ class Runtime(Verbs):
         embed_node: bool = False,
         lost_after: float = 3.0,
         middleware: Iterable[Middleware] = (),
+        enable_opentelemetry: bool = False,
     ) -> None:
         settings = Settings.find(endpoint=endpoint, insecure=insecure)
         self._endpoint = settings.node
@@ -155,7 +159,7 @@ class Runtime(Verbs):
                 f"lost_after is {lost_after!r}, but must be a number of seconds above 0."
             )
         self._lost_after = lost_after
-        self._hooks = Hooks([LogFailures(), *middleware])
+        self._hooks = Hooks([*_telemetry(enable_opentelemetry), LogFailures(), *middleware])
         self.dead_letters = DeadLetters(self._hooks)
         """The last messages that were accepted by an agent here and not handled to their end."""
         self._stack = AsyncExitStack()
@@ -166,7 +170,7 @@ class Runtime(Verbs):
         self._pulse: Pulse
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
+    def of(cls, settings: Settings, *, enable_opentelemetry: bool = False) -> Self:
         """Make a runtime with the settings that a command was given.
 
         Raises:
@@ -178,6 +182,7 @@ class Runtime(Verbs):
             tls=settings.tls(),
             auth=settings.auth(),
             insecure=settings.insecure,
+            enable_opentelemetry=enable_opentelemetry,
         )
 
     @property
@@ -339,3 +344,12 @@ class Runtime(Verbs):
             # Somebody else was faster: then that is the node.
             return
         self._stack.push_async_callback(node.stop)
+
+
+def _telemetry(wanted: bool) -> Iterable[Middleware]:  # noqa: FBT001 (an option that is passed on)
+    if not wanted:
+        return ()
+    # Here, not at the top: it is an extra, and who does not want it spends nothing on it.
+    from slim_actors.telemetry import Exporting, Metering, Tracing
+
+    return (Exporting(), Tracing(), Metering())

@@ -46,6 +46,16 @@ ZeroDivisionError: float division by zero
 2.0
 {'reply': 3, 'RemoteError': 1}
 """,
+    "telemetry": """\
+bonjour Ada
+ask demo/ns/greeter
+  queue demo/ns/greeter
+  handle demo/ns/greeter
+    ask demo/ns/translator
+      queue demo/ns/translator
+      handle demo/ns/translator
+        look it up
+""",
     "dead_letters": """\
 hook: Mail(to='nobody')
 Mail(to='nobody') to demo/ns/postman died of LookupError: no such address
