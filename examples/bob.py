@@ -75,13 +75,19 @@ def main(
         bool, typer.Option("--unicast", envvar="BOB_UNICAST", help="Pin one replica.")
     ] = False,
     mls: Annotated[bool, typer.Option("--mls", envvar="BOB_MLS", help="Encrypt end to end.")] = False,
+    enable_opentelemetry: Annotated[
+        bool,
+        typer.Option(
+            "--enable-opentelemetry", "--otel", envvar="SLIM_ACTORS_OTEL", help="Send traces and metrics."
+        ),
+    ] = False,
     *,
     settings: Settings,
 ) -> None:
     """Ask Alice, and print each reply and who gave it."""
 
     async def run() -> int:
-        async with Runtime.of(settings) as runtime:
+        async with Runtime.of(settings, enable_opentelemetry=enable_opentelemetry) as runtime:
             bob = await runtime.spawn(Bob)
             return await runtime.ask(bob.route, Talk(remote, message, iterations, unicast, mls), timeout=DAY)
 

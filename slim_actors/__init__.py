@@ -32,7 +32,7 @@ from slim_actors.identity import Identity, Jwt, SharedSecret, Spire, StaticJwt
 from slim_actors.limits import Limits
 from slim_actors.mailbox import Mailbox, MailboxStats
 from slim_actors.messages import Request, StreamRequest
-from slim_actors.middleware import Middleware
+from slim_actors.middleware import Middleware, Sending
 from slim_actors.names import Address
 from slim_actors.pinned import Pinned
 from slim_actors.routes import Anycast, Route, Unicast
@@ -76,6 +76,7 @@ __all__ = [
     "Request",
     "Route",
     "Runtime",
+    "Sending",
     "SharedSecret",
     "SlimActorsError",
     "Spire",

@@ -83,6 +83,11 @@ class Cell:
         return self._mailbox.stats
 
     @property
+    def depth(self) -> int:
+        """How many messages wait in the mailbox."""
+        return len(self._mailbox)
+
+    @property
     def is_draining(self) -> bool:
         """Whether it takes no new messages."""
         return self._draining
@@ -111,7 +116,7 @@ class Cell:
         try:
             dropped = self._mailbox.put(envelope)
         except Busy as error:
-            envelope.fail(error)
+            self._fail(envelope, error)
         else:
             if dropped is not None:
                 self._fail(dropped, Busy("It made room in a full mailbox for a newer message."))
@@ -177,7 +182,7 @@ class Cell:
         for handle in self._later:
             handle.cancel()
         for envelope in self._mailbox.clear_parked():
-            envelope.fail(Stopped(f"{self.address} is stopping."))
+            self._fail(envelope, Stopped(f"{self.address} is stopping."))
         try:
             async with asyncio.timeout(within):
                 await self._quiet.wait()
@@ -238,32 +243,38 @@ class Cell:
 
     async def _handle(self, envelope: Envelope) -> None:
         ctx = Context(self, envelope)
-        if self._hooks.handling:
-            self._hooks.call(self._hooks.handling, ctx, envelope.message)
         limit: asyncio.TimerHandle | None = None
         if ctx.deadline is not None:
             # A caller cancels at its deadline; this is for one that cannot any more, or never does.
             limit = asyncio.get_running_loop().call_at(ctx.deadline, self._expire, envelope)
+        raised: BaseException | None = None
         try:
-            await envelope.origin.room()
-            value = await self._call(envelope, ctx)
-        except asyncio.CancelledError as error:
-            if self._stopping:
-                raise
-            # Cancelled by its caller, then it has its outcome; or by something that the handler waited for.
-            self._failed(envelope, ctx, error)
+            with self._hooks.around(self._hooks.handling, ctx, envelope.message):
+                try:
+                    await envelope.origin.room()
+                    value = await self._call(envelope, ctx)
+                except BaseException as error:
+                    raised = error
+                    # Cancelled by its caller, then it has its outcome; or by something that it waited for.
+                    if not self._is_stop(error):
+                        self._failed(envelope, error)
+                    raise
+                if isinstance(value, Forward):
+                    self._running[envelope] = asyncio.create_task(self._forward(envelope, ctx, value))
+                else:
+                    self._replied(envelope, value)
         except BaseException as error:
-            self._failed(envelope, ctx, error)
-            if isinstance(error, KeyboardInterrupt | SystemExit):
+            # What the handler raised is the outcome; it went on only for the hooks around it to see.
+            if error is not raised or self._is_stop(error):
                 raise
-        else:
-            if isinstance(value, Forward):
-                self._running[envelope] = asyncio.create_task(self._forward(envelope, ctx, value))
-            else:
-                self._replied(envelope, ctx, value)
         finally:
             if limit is not None:
                 limit.cancel()
+
+    def _is_stop(self, error: BaseException) -> bool:
+        if isinstance(error, asyncio.CancelledError):
+            return self._stopping
+        return isinstance(error, KeyboardInterrupt | SystemExit)
 
     async def _call(self, envelope: Envelope, ctx: Context) -> Any:
         found = envelope.handler
@@ -288,12 +299,11 @@ class Cell:
                 raise
         except DeliveryError as error:
             # The caller gets the error of the agent that was to answer, as if it had asked that one.
-            self._outcome(envelope, ctx, error)
             self._fail(envelope, error)
         except Exception as error:  # noqa: BLE001 (what was forwarded could not be sent)
-            self._failed(envelope, ctx, error)
+            self._failed(envelope, error)
         else:
-            self._replied(envelope, ctx, value)
+            self._replied(envelope, value)
         finally:
             del self._running[envelope]
             self._quiet_if_idle()
@@ -307,30 +317,33 @@ class Cell:
             await asyncio.sleep(due - loop.time())
             await self.deliver_own(None, handler).wait()
 
-    def _replied(self, envelope: Envelope, ctx: Context, value: Any) -> None:
+    def _replied(self, envelope: Envelope, value: Any) -> None:
         self._mailbox.handled += 1
-        self._outcome(envelope, ctx, None)
-        envelope.reply(value)
+        if envelope.state is not State.DONE:
+            self._outcome(envelope, None)
+            envelope.reply(value)
 
-    def _failed(self, envelope: Envelope, ctx: Context, cause: BaseException) -> None:
+    def _failed(self, envelope: Envelope, cause: BaseException) -> None:
         if envelope.state is State.DONE:
             return
         self._mailbox.failed += 1
         error = RemoteError.of(cause, with_traceback=self.agent.send_tracebacks)
         error.__cause__ = cause
-        self._outcome(envelope, ctx, error)
         self._fail(envelope, error)
 
-    def _outcome(self, envelope: Envelope, ctx: Context, error: Exception | None) -> None:
+    def _outcome(self, envelope: Envelope, error: Exception | None) -> None:
         if self._hooks.outcome:
-            self._hooks.call(self._hooks.outcome, ctx, envelope.message, error)
+            self._hooks.call(self._hooks.outcome, Context(self, envelope), envelope.message, error)
 
     def _fail(self, envelope: Envelope, error: DeliveryError) -> None:
         if envelope.state is State.DONE:
             return
+        self._outcome(envelope, error)
         envelope.fail(error)
         if envelope.was_accepted and not envelope.wants_reply:
-            self._dead_letters.add(DeadLetter(envelope.message, envelope.sender, self.address, error))
+            self._dead_letters.add(
+                DeadLetter(envelope.message, envelope.sender, self.address, error, envelope.context)
+            )
 
     def _quiet_if_idle(self) -> None:
         if not len(self._mailbox) and not self._running:

@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from slim_actors.errors import ConfigurationError
+from slim_actors.middleware import Verb
 from slim_actors.names import Address
 from slim_actors.speaker import DEFAULT_TIMEOUT
 from slim_actors.verbs import Verbs
@@ -56,6 +57,18 @@ class Context(Verbs):
     def context(self) -> dict[str, Any]:
         """What travels along with the message, from hop to hop: what middleware put there."""
         return self._envelope.context if self._envelope else {}
+
+    @property
+    def verb(self) -> Verb:
+        """How the message was sent: ``"ask"``, ``"tell"`` or ``"stream"``; by this instance itself: tell."""
+        return "tell" if self._envelope is None else self._envelope.verb
+
+    @property
+    def waited(self) -> float:
+        """Seconds since the message came to this instance's mailbox."""
+        if self._envelope is None or self._envelope.arrived_at is None:
+            return 0.0
+        return asyncio.get_running_loop().time() - self._envelope.arrived_at
 
     @property
     def deadline(self) -> float | None:

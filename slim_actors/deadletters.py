@@ -26,6 +26,7 @@ class DeadLetter:
         sender: Who sent it.
         recipient: Who accepted it.
         cause: Why it died.
+        context: What travelled along with it.
         at: When.
     """
 
@@ -33,6 +34,7 @@ class DeadLetter:
     sender: Address
     recipient: Address
     cause: Exception
+    context: dict[str, Any] = field(factory=dict, repr=False)
     at: datetime = field(factory=lambda: datetime.now(UTC))
 
     def __str__(self) -> str:

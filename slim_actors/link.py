@@ -280,6 +280,10 @@ class Pulse:
         self._closing: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
 
+    def __len__(self) -> int:
+        """How many links are watched."""
+        return len(self._links)
+
     def watch(self, link: Link) -> None:
         """Watch a link from now on."""
         self._links[link] = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from attrs import define, field, frozen
 
 from slim_actors.errors import Busy, ConfigurationError, DeliveryError
+from slim_actors.middleware import Verb
 from slim_actors.names import Address
 from slim_actors.turns import Turns
 
@@ -131,6 +132,8 @@ class Envelope:
     """Where the items come from that follow the message."""
     size: int = 0
     """Bytes of its body that its caller is charged with until it has its outcome."""
+    arrived_at: float | None = None
+    """When it came to the mailbox; earlier than it was accepted, if it had to wait at the door."""
     accepted_at: float | None = None
     state: State = State.WAITING
 
@@ -138,6 +141,13 @@ class Envelope:
     def has_flows(self) -> bool:
         """Whether items come with it or go out for it."""
         return self.outlet is not None or self.inlet is not None
+
+    @property
+    def verb(self) -> Verb:
+        """How it was sent."""
+        if self.outlet is not None:
+            return "stream"
+        return "ask" if self.wants_reply else "tell"
 
     @property
     def was_accepted(self) -> bool:
@@ -203,6 +213,7 @@ class MailboxQueue:
         dropped = None
         if self._is_full:
             if self._declared.overflow == "wait":
+                envelope.arrived_at = asyncio.get_running_loop().time()
                 self._parked.add(envelope)
                 return None
             if self._declared.overflow == "busy":
@@ -266,6 +277,8 @@ class MailboxQueue:
 
     def _accept(self, envelope: Envelope) -> None:
         envelope.accepted_at = asyncio.get_running_loop().time()
+        if envelope.arrived_at is None:
+            envelope.arrived_at = envelope.accepted_at
         self.accepted += 1
         self._bytes += envelope.size
         self._accepted.add(envelope)

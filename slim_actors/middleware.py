@@ -4,18 +4,58 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+from attrs import define
 
 from slim_actors.throttle import Throttle
 
 if TYPE_CHECKING:
+    from slim_actors.call import Call
     from slim_actors.context import Context
     from slim_actors.deadletters import DeadLetter
     from slim_actors.errors import Denied
+    from slim_actors.names import Address
+    from slim_actors.routes import Route
+    from slim_actors.runtime import Runtime
 
-__all__ = ["Hooks", "LogFailures", "Middleware"]
+__all__ = ["NOBODY", "Hooks", "LogFailures", "Middleware", "Sending", "Verb"]
 
 _logger = logging.getLogger("slim_actors.middleware")
+
+Verb = Literal["ask", "tell", "stream"]
+
+NOBODY: AbstractContextManager[object] = nullcontext()
+"""What is held around something where no hook wants to know."""
+
+
+@define(eq=False)
+class Sending:
+    """A message on its way to its outcome, at its sender's end.
+
+    Attributes:
+        verb: How it is sent.
+        route: Where it goes.
+        message: The message.
+        message_id: The receiver's `Context.message_id`.
+        sender: Who sends it.
+        context: What travels along with it, through every hop: values that msgpack knows, by names of yours.
+    """
+
+    verb: Verb
+    route: Route
+    message: Any
+    message_id: str
+    sender: Address
+    context: dict[str, Any]
+    _call: Call[Any]
+
+    @property
+    def peer(self) -> Address | None:
+        """The instance that the message went to last; None until it went to one."""
+        return self._call.peer
 
 
 class Middleware:
@@ -24,29 +64,51 @@ class Middleware:
     They are called on the event loop, so they must be quick and must not wait. What one raises is logged, and
     changes nothing for the message.
 
+    `sending` and `handling` may give a context manager (write ``@contextmanager`` above them): it is held
+    until the message has its outcome, and an error is raised in it where it yields. It cannot swallow it.
+
     Example:
         .. code-block:: python
 
-            class Count(Middleware):
-                handled = 0
+            class Times(Middleware):
+                @contextmanager
+                def handling(self, ctx, message):
+                    began = perf_counter()
+                    try:
+                        yield
+                    finally:
+                        print(type(message).__name__, perf_counter() - began)
 
-                def outcome(self, ctx, message, error):
-                    self.handled += error is None
-
-            runtime = Runtime(middleware=[Count()])
+            runtime = Runtime(middleware=[Times()])
     """
 
-    def sending(self, route: Any, message: Any, context: dict[str, Any]) -> None:
-        """A message is about to be sent. What is put into ``context`` travels with it, through every hop."""
+    def running(self, runtime: Runtime) -> AbstractAsyncContextManager[object] | None:
+        """Give an async context manager (``@asynccontextmanager``) to be held while the runtime is open.
+
+        It is entered when the runtime is connected, and left when its agents have stopped. What it raises
+        on entering is raised by ``async with Runtime()``.
+        """
+
+    def sending(self, sending: Sending) -> AbstractContextManager[object] | None:
+        """A message is about to be sent. What is put into ``sending.context`` travels with it.
+
+        A context manager is held until the reply, the acceptance or the last item has come, or the error. It
+        must not set context variables, for a stream would leave them to whoever reads it.
+        """
 
     def received(self, ctx: Context, message: Any) -> None:
         """A message is about to be put into the mailbox."""
 
-    def handling(self, ctx: Context, message: Any) -> None:
-        """A handler is about to be called."""
+    def handling(self, ctx: Context, message: Any) -> AbstractContextManager[object] | None:
+        """A handler is about to be called.
+
+        A context manager is held while the handler runs, in its task: context variables set in it are the
+        handler's. What is raised in it is what the handler raised; `asyncio.CancelledError` if the message
+        was cancelled or its deadline passed.
+        """
 
     def outcome(self, ctx: Context, message: Any, error: Exception | None) -> None:
-        """A handler is done: with a reply, or with the error that its caller gets."""
+        """A message that was `received` has ended: with a reply, or with the error that its caller gets."""
 
     def denied(self, ctx: Context, error: Denied) -> None:
         """A message was refused because of who sent it; nobody has read it."""
@@ -64,6 +126,7 @@ class Hooks:
 
     def __init__(self, middleware: Iterable[Middleware] = ()) -> None:
         middleware = tuple(middleware)
+        self.running = self._overridden(middleware, "running")
         self.sending = self._overridden(middleware, "sending")
         self.received = self._overridden(middleware, "received")
         self.handling = self._overridden(middleware, "handling")
@@ -81,12 +144,47 @@ class Hooks:
                 _logger.exception("%s failed", hook.__qualname__)
 
     @staticmethod
+    def around(hooks: tuple[Any, ...], *arguments: Any) -> AbstractContextManager[object]:
+        """Give what calls some hooks on entering, and holds the context managers that they give."""
+        return _Around(hooks, arguments) if hooks else NOBODY
+
+    @staticmethod
     def _overridden(middleware: tuple[Middleware, ...], name: str) -> tuple[Any, ...]:
         return tuple(
             getattr(one, name)
             for one in middleware
             if getattr(type(one), name) is not getattr(Middleware, name)
         )
+
+
+class _Around:
+    """Holds the context managers of several hooks, whatever they do; the first hook's is the outermost."""
+
+    __slots__ = ("_arguments", "_held", "_hooks")
+
+    def __init__(self, hooks: tuple[Any, ...], arguments: tuple[Any, ...]) -> None:
+        self._hooks = hooks
+        self._arguments = arguments
+        self._held: list[tuple[Any, AbstractContextManager[object]]] = []
+
+    def __enter__(self) -> None:
+        for hook in self._hooks:
+            try:
+                manager = hook(*self._arguments)
+                if manager is not None:
+                    manager.__enter__()
+                    self._held.append((hook, manager))
+            except Exception:
+                _logger.exception("%s failed", hook.__qualname__)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for hook, manager in reversed(self._held):
+            try:
+                manager.__exit__(kind, error, traceback)
+            except Exception:
+                _logger.exception("%s failed", hook.__qualname__)
 
 
 class LogFailures(Middleware):

@@ -8,7 +8,6 @@ the replica drains and ends too.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -20,6 +19,7 @@ import msgspec
 from slim_actors.errors import SlimActorsError
 from slim_actors.exits import Exit, exit_code
 from slim_actors.loader import load_agent
+from slim_actors.logs import LogContext, configure
 from slim_actors.runtime import Runtime
 
 __all__ = ["CONFIG", "Report", "Task", "main"]
@@ -37,6 +37,7 @@ class Task(msgspec.Struct, frozen=True):
     """The file descriptor for the reports."""
     name: str | None = None
     require_mls: bool = False
+    otel: bool = False
     drain: float = 8.0
 
 
@@ -53,7 +54,7 @@ def main() -> int:
     """Run the replica; give the exit code."""
     # It is for the supervisor to say when to stop, whoever else may be interrupting every process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    configure()
     task = msgspec.json.decode(os.environ.pop(CONFIG), type=Task)
     os.set_inheritable(task.reports, False)  # noqa: FBT003 (the signature of the standard library)
     try:
@@ -78,7 +79,10 @@ async def _run(task: Task) -> None:
     loop.add_reader(sys.stdin.fileno(), _lifeline, stop)
     if task.require_mls:
         agent.require_mls = True
-    async with Runtime() as runtime:
+    if task.otel:
+        # Before the SDK reads it: traces show each agent under its own name.
+        os.environ.setdefault("OTEL_SERVICE_NAME", task.name or agent.__declaration__.name or "")
+    async with Runtime(middleware=[LogContext()], enable_opentelemetry=task.otel) as runtime:
         spawning = asyncio.ensure_future(runtime.spawn(agent, name=task.name))
         if not await _before(stop, spawning):
             return

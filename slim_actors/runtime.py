@@ -63,6 +63,11 @@ class Ref:
         """What went through its mailbox so far."""
         return self._cell.stats
 
+    @property
+    def depth(self) -> int:
+        """How many messages wait in its mailbox now; unlike `stats` it may be read in any thread."""
+        return self._cell.depth
+
     async def stop(self, drain: float = 8.0) -> None:
         """Stop the instance: callers go elsewhere, what it accepted is finished, then it leaves its name.
 
@@ -114,9 +119,12 @@ class Runtime(Verbs):
         lost_after: Seconds without a sign of life after which a peer that owes something is lost.
         middleware: Told what happens to messages, in this order.
         limits: What its agents take from their peers.
+        enable_opentelemetry: Send traces and metrics to the OpenTelemetry collector that
+            ``OTEL_EXPORTER_OTLP_ENDPOINT`` names, else ``http://localhost:4317``; or to the providers that
+            the program has set itself. Needs ``pip install 'slim-actors[otel]'``; see docs/telemetry.md.
 
     Raises:
-        ConfigurationError: A value is wrong: at once, or on entering.
+        ConfigurationError: A value is wrong: at once, or on entering. OpenTelemetry is not installed.
         NodeUnreachable: On entering: no node listens at the endpoint.
 
     Example:
@@ -139,6 +147,7 @@ class Runtime(Verbs):
         lost_after: float = 3.0,
         middleware: Iterable[Middleware] = (),
         limits: Limits | None = None,
+        enable_opentelemetry: bool = False,
     ) -> None:
         settings = Settings.find(endpoint=endpoint, insecure=insecure)
         self._endpoint = settings.node
@@ -154,7 +163,7 @@ class Runtime(Verbs):
             )
         self._lost_after = lost_after
         self._limits = limits or Limits()
-        self._hooks = Hooks([LogFailures(), *middleware])
+        self._hooks = Hooks([*_telemetry(enable_opentelemetry), LogFailures(), *middleware])
         self.dead_letters = DeadLetters(self._hooks)
         """The last messages that were accepted by an agent here and not handled to their end."""
         self._stack = AsyncExitStack()
@@ -165,7 +174,7 @@ class Runtime(Verbs):
         self._pulse: Pulse
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
+    def of(cls, settings: Settings, *, enable_opentelemetry: bool = False) -> Self:
         """Make a runtime with the settings that a command was given.
 
         Raises:
@@ -177,12 +186,23 @@ class Runtime(Verbs):
             tls=settings.tls(),
             auth=settings.auth(),
             insecure=settings.insecure,
+            enable_opentelemetry=enable_opentelemetry,
         )
 
     @property
     def endpoint(self) -> str:
         """Where the node is."""
         return str(self._endpoint)
+
+    @property
+    def instances(self) -> tuple[Ref, ...]:
+        """The agents that run here now. May be read in any thread, as `sessions` may."""
+        return tuple(self._refs)
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions this runtime has now, its own and its agents', to and from others."""
+        return len(self._pulse) if self._is_open else 0
 
     async def __aenter__(self) -> Self:
         if self._is_open:
@@ -194,6 +214,10 @@ class Runtime(Verbs):
             self._stack.push_async_callback(self._transport.close)
             self._pulse = Pulse(self._transport, self._lost_after)
             self._stack.push_async_callback(self._pulse.stop)
+            for running in self._hooks.running:
+                held = running(self)
+                if held is not None:
+                    await self._stack.enter_async_context(held)
             on_error.pop_all()
         self._is_open = True
         return self
@@ -213,11 +237,12 @@ class Runtime(Verbs):
             errors = [error for error in await asyncio.gather(*stops, return_exceptions=True) if error]
             if errors:
                 raise errors[0]
-            if self._own is not None:
-                self._own.cancel()
-                await asyncio.wait([self._own])
-                if not self._own.cancelled() and self._own.exception() is None:
-                    await self._own.result().close()
+            own, self._own = self._own, None
+            if own is not None:
+                own.cancel()
+                await asyncio.wait([own])
+                if not own.cancelled() and own.exception() is None:
+                    await own.result().close()
         finally:
             await self._stack.aclose()
 
@@ -324,3 +349,12 @@ class Runtime(Verbs):
             # Somebody else was faster: then that is the node.
             return
         self._stack.push_async_callback(node.stop)
+
+
+def _telemetry(wanted: bool) -> Iterable[Middleware]:  # noqa: FBT001 (an option that is passed on)
+    if not wanted:
+        return ()
+    # Here, not at the top: it is an extra, and who does not want it spends nothing on it.
+    from slim_actors.telemetry import Exporting, Metering, Tracing
+
+    return (Exporting(), Tracing(), Metering())

@@ -101,7 +101,7 @@ def _own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep the tests away from the settings of whoever runs them."""
     with pytest.MonkeyPatch.context() as patch:
         for variable in list(os.environ):
-            if variable.startswith(("SLIM_", "BOB_")):
+            if variable.startswith(("SLIM_", "BOB_", "OTEL_")):
                 patch.delenv(variable)
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         patch.setenv("SLIM_SHARED_SECRET", SECRET)

@@ -24,6 +24,7 @@ from slim_actors import (
     RemoteError,
     Request,
     Runtime,
+    Sending,
     UnhandledMessage,
     Unicast,
     every,
@@ -334,9 +335,9 @@ async def test_middleware_sees_every_step_and_can_send_something_along(world: Wo
     steps: list[str] = []
 
     class Watch(Middleware):
-        def sending(self, route: Any, message: Any, context: dict[str, Any]) -> None:
-            context.setdefault("trace", "t1")
-            steps.append(f"sending {type(message).__name__}")
+        def sending(self, sending: Sending) -> None:
+            sending.context.setdefault("trace", "t1")
+            steps.append(f"sending {type(sending.message).__name__}")
 
         def received(self, ctx: Context, message: Any) -> None:
             steps.append(f"received {type(message).__name__} {ctx.context['trace']}")

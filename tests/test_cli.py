@@ -64,7 +64,7 @@ def test_options_are_environment_variables_too(start: Starter, endpoint: str) ->
 
 def test_only_encrypted_sessions_with_mls(start: Starter, endpoint: str) -> None:
     start("run", "agents/echo.py", "--mls", "--endpoint", endpoint).until("^joined")
-    refused(start("send", ALICE, "x", "--endpoint", endpoint), 1, "end-to-end encrypted")
+    refused(start("send", ALICE, "x", "--endpoint", endpoint), 7, "end-to-end encrypted")
     assert start("send", ALICE, "x", "--mls", "--endpoint", endpoint).wait() == 0
 
 

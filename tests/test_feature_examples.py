@@ -54,6 +54,16 @@ acme/sales/bob may not call transfer of acme/ns/bank.
 evil/ns/mallory may not call balance of acme/ns/bank.
 evil/ns/mallory may not call transfer of acme/ns/bank.
 """,
+    "telemetry": """\
+bonjour Ada
+ask demo/ns/greeter
+  queue demo/ns/greeter
+  handle demo/ns/greeter
+    ask demo/ns/translator
+      queue demo/ns/translator
+      handle demo/ns/translator
+        look it up
+""",
     "dead_letters": """\
 hook: Mail(to='nobody')
 Mail(to='nobody') to demo/ns/postman died of LookupError: no such address

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -13,6 +14,7 @@ from slim_actors.cli.send import send
 from slim_actors.cli.stopping import INTERRUPTED
 from slim_actors.errors import SlimActorsError
 from slim_actors.exits import exit_code
+from slim_actors.logs import FORMAT_VARIABLE, LEVEL_VARIABLE, configure
 from slim_actors.replicas import ReplicaFailed
 
 __all__ = ["app", "main"]
@@ -45,8 +47,21 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     _: bool = typer.Option(False, "--version", help="Print the version.", callback=_version, is_eager=True),
+    log_format: str = typer.Option(
+        "auto",
+        envvar=FORMAT_VARIABLE,
+        metavar="auto|json|text",
+        help="How logs look; auto is text on a terminal and JSON elsewhere.",
+    ),
+    log_level: str = typer.Option(
+        "warning", envvar=LEVEL_VARIABLE, metavar="LEVEL", help="debug, info, warning, error or critical."
+    ),
 ) -> None:
     """Run agents as actors on a SLIM node, and talk to them."""
+    # The environment is where replicas find them too.
+    os.environ[FORMAT_VARIABLE] = log_format
+    os.environ[LEVEL_VARIABLE] = log_level
+    configure()
 
 
 def main() -> None:

@@ -12,7 +12,17 @@ from attrs import fields
 
 from slim_actors.settings import Settings
 
-__all__ = ["with_settings"]
+__all__ = ["OtelOption", "with_settings"]
+
+OtelOption = Annotated[
+    bool,
+    typer.Option(
+        "--otel",
+        envvar="SLIM_ACTORS_OTEL",
+        help="Send traces and metrics to an OpenTelemetry collector: OTEL_EXPORTER_OTLP_ENDPOINT, "
+        "else http://localhost:4317.",
+    ),
+]
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 from attrs import evolve
 
 from slim_actors.cli.console import line
-from slim_actors.cli.options import with_settings
+from slim_actors.cli.options import OtelOption, with_settings
 from slim_actors.cli.stopping import on_stop_signal, run_until_stopped
 from slim_actors.endpoints import DEFAULT_ENDPOINT, Endpoint, no_node
 from slim_actors.errors import ConfigurationError, EndpointInUse
@@ -47,6 +48,7 @@ def run(
             help="Take messages from end-to-end encrypted sessions only.",
         ),
     ] = False,
+    otel: OtelOption = False,
     *,
     settings: Settings,
 ) -> None:
@@ -65,19 +67,20 @@ def run(
         raise ConfigurationError(f"--replicas is {replicas}, but must be 1 or more.")
     if name is not None:
         check_name(name)
-    run_until_stopped(_run(target, replicas, name, settings, require_mls=mls))
+    run_until_stopped(_run(target, replicas, name, settings, require_mls=mls, otel=otel))
 
 
 async def _run(
-    target: str, replicas: int, name: str | None, settings: Settings, *, require_mls: bool
+    target: str, replicas: int, name: str | None, settings: Settings, *, require_mls: bool, otel: bool
 ) -> None:
     async with AsyncExitStack() as stack:
         # Here, though the replicas look for theirs: what is wrong with it is said once, and before all else.
         identity = settings.identity()
         if isinstance(identity, SharedSecret):
             settings = evolve(settings, shared_secret=identity.secret)
-        task = Task(target, reports=-1, name=name, require_mls=require_mls)
-        supervisor = Supervisor(task, replicas, settings.variables(), _show)
+        task = Task(target, reports=-1, name=name, require_mls=require_mls, otel=otel)
+        tell = await _counting(stack) if otel else _show
+        supervisor = Supervisor(task, replicas, settings.variables(), tell)
         on_stop_signal(supervisor.stop)
         if not await settings.node.listening():
             await _embed(settings.node, stack)
@@ -97,6 +100,21 @@ async def _embed(endpoint: Endpoint, stack: AsyncExitStack) -> None:
         return
     stack.push_async_callback(node.stop)
     line("node", f"nothing listened at {endpoint}, so a SLIM node runs here now")
+
+
+async def _counting(stack: AsyncExitStack) -> Callable[[Event], None]:
+    """Give what shows events and counts the restarts."""
+    from slim_actors.telemetry import exporting, restarts
+
+    await stack.enter_async_context(exporting())
+    counter = restarts()
+
+    def tell(event: Event) -> None:
+        _show(event)
+        if event.kind is EventKind.RESTARTED:
+            counter.add(1, {"messaging.destination.name": event.address.rpartition("/")[0]})
+
+    return tell
 
 
 def _show(event: Event) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from slim_actors.cli.console import complain, line
-from slim_actors.cli.options import with_settings
+from slim_actors.cli.options import OtelOption, with_settings
 from slim_actors.cli.stopping import run_until_done
 from slim_actors.errors import ConfigurationError, DeliveryError, Denied, NoRoute, Untrusted
 from slim_actors.exits import Exit, exit_code
@@ -40,6 +40,7 @@ def send(
     timeout: Annotated[
         float, typer.Option(envvar="SLIM_ACTORS_TIMEOUT", help="Seconds to wait for each reply.")
     ] = DEFAULT_TIMEOUT,
+    otel: OtelOption = False,
     *,
     settings: Settings,
 ) -> None:
@@ -58,21 +59,22 @@ def send(
         raise ConfigurationError(f"--iterations is {iterations}, but must be 1 or more.")
     body = _sendable(_parsed(message) if as_json else message)
     route = Unicast(name, mls=mls) if unicast else Anycast(name, mls=mls)
-    code = run_until_done(_send(route, body, iterations, timeout, settings, as_json=as_json))
+    runtime = Runtime.of(settings, enable_opentelemetry=otel)
+    code = run_until_done(_send(runtime, route, body, iterations, timeout, as_json=as_json))
     raise typer.Exit(code)
 
 
 async def _send(
+    runtime: Runtime,
     route: Anycast | Unicast,
     body: Any,
     iterations: int,
     within: float,
-    settings: Settings,
     *,
     as_json: bool,
 ) -> Exit:
     outcome = Exit.OK
-    async with Runtime.of(settings) as runtime:
+    async with runtime:
         for _ in range(iterations):
             call = runtime.ask(route, body, timeout=within)
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable
 from typing import Any
 
-from attrs import frozen
+from attrs import field, frozen
 
 from slim_actors import wire
 from slim_actors.messages import Body
@@ -26,7 +26,7 @@ class Outgoing:
     """On the clock of the event loop, in seconds."""
     replies: Body
     """The reader of the replies."""
-    context: dict[str, Any] | None = None
+    context: dict[str, Any] = field(factory=dict)
     items: AsyncIterable[Any] | None = None
     """What follows the message."""
 
@@ -38,9 +38,10 @@ class Outgoing:
     def frame(self, now: float) -> wire.Incoming:
         """Make the frame; the deadline travels as what is left of it."""
         ttl = max(0.0, self.expires - now)
+        context = self.context or None
         if self.kind is wire.Tell:
-            return wire.Tell(self.id, self.type, self.body, ttl, self.context)
+            return wire.Tell(self.id, self.type, self.body, ttl, context)
         follows = self.items is not None
         if self.kind is wire.Ask:
-            return wire.Ask(self.id, self.type, self.body, ttl, self.context, follows)
-        return wire.Stream(self.id, self.type, self.body, ttl, self.context, follows, FIRST_ITEMS)
+            return wire.Ask(self.id, self.type, self.body, ttl, context, follows)
+        return wire.Stream(self.id, self.type, self.body, ttl, context, follows, FIRST_ITEMS)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from slim_actors.names import Address
+from slim_actors.routes import Unicast
 from slim_actors.routing.peer import Peer
 from slim_actors.routing.plain import PlainPeer
 
@@ -18,10 +19,12 @@ class Pin:
     """A lasting choice of one replica, made at the first use.
 
     Args:
+        route: What it was made for.
         find: Opens a session to the replica that discovery picks.
     """
 
-    def __init__(self, find: Callable[[], Awaitable[AnyPeer]]) -> None:
+    def __init__(self, route: Unicast, find: Callable[[], Awaitable[AnyPeer]]) -> None:
+        self.route = route
         self._find = find
         self._finding: asyncio.Future[None] | None = None
         self._peer: AnyPeer | None = None

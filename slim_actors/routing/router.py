@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from typing import Any
 
 from slim_actors import wire
@@ -25,7 +25,7 @@ from slim_actors.errors import (
 from slim_actors.link import Pulse
 from slim_actors.mailbox import Envelope
 from slim_actors.messages import RAW, body_of, reply_body
-from slim_actors.middleware import Hooks
+from slim_actors.middleware import NOBODY, Hooks, Sending, Verb
 from slim_actors.names import Address
 from slim_actors.routes import Anycast, Route, Unicast
 from slim_actors.routing.outgoing import Outgoing
@@ -40,6 +40,9 @@ __all__ = ["Router"]
 
 _MOST_LOSSES = 3
 _MOST_PINS = 256
+
+_VERBS: dict[type[wire.Incoming], Verb] = {wire.Ask: "ask", wire.Tell: "tell", wire.Stream: "stream"}
+_KINDS: dict[Verb, type[wire.Incoming]] = {verb: kind for kind, verb in _VERBS.items()}
 
 Attempt = Callable[[AnyPeer], Awaitable[Any]]
 """What is tried with a replica: to deliver a message, or to begin a stream."""
@@ -81,34 +84,30 @@ class Router:
         items: AsyncIterable[Any] | None = None,
     ) -> Any:
         """See `Verbs.ask`."""
-        outgoing = self._outgoing(wire.Ask, route, message, expires, context, items)
-        raw = await self._deliver(call, route, outgoing)
-        if isinstance(raw, bytes):
-            return raw
-        try:
-            return outgoing.replies.read(raw, f"The reply to {outgoing.type}")
-        except MalformedMessage as error:
-            error.may_have_run = True
-            raise
+        outgoing = self._outgoing(wire.Ask, message, expires, context, items)
+        with self._watched(call, route, message, outgoing):
+            raw = await self._deliver(call, route, outgoing)
+            if isinstance(raw, bytes):
+                return raw
+            try:
+                return outgoing.replies.read(raw, f"The reply to {outgoing.type}")
+            except MalformedMessage as error:
+                error.may_have_run = True
+                raise
 
     async def tell(
         self, call: Call[Any], route: Route | Pin, message: object, expires: float, context: dict[str, Any]
     ) -> None:
         """See `Verbs.tell`."""
-        await self._deliver(
-            call, route, self._outgoing(wire.Tell, route, message, expires, _for_tell(context))
-        )
+        outgoing = self._outgoing(wire.Tell, message, expires, _for_tell(context))
+        with self._watched(call, route, message, outgoing):
+            await self._deliver(call, route, outgoing)
 
     async def tell_many(
         self, route: Route | Pin, messages: Iterable[object], expires: float, context: dict[str, Any]
     ) -> None:
         """See `Verbs.tell_many`."""
-        tells = [
-            self._deliver(
-                Call(), route, self._outgoing(wire.Tell, route, message, expires, _for_tell(context))
-            )
-            for message in messages
-        ]
+        tells = [self.tell(Call(), route, message, expires, context) for message in messages]
         results = await asyncio.gather(*tells, return_exceptions=True)
         errors = [result for result in results if isinstance(result, BaseException)]
         if errors:
@@ -125,24 +124,27 @@ class Router:
         items: AsyncIterable[Any] | None = None,
     ) -> AsyncGenerator[Any, None]:
         """See `Verbs.stream`; ``patience`` is how many seconds each item may take."""
-        outgoing = self._outgoing(wire.Stream, route, message, expires, context, items)
-        async with aclosing(self._items(route, outgoing, patience)) as replies:
-            async for item in replies:
-                yield item
+        call: Call[Any] = Call()
+        outgoing = self._outgoing(wire.Stream, message, expires, context, items)
+        with self._watched(call, route, message, outgoing):
+            async with aclosing(self._items(call, route, outgoing, patience)) as replies:
+                async for item in replies:
+                    yield item
 
     async def forward(
         self, route: Route, message: object, envelope: Envelope, context: dict[str, Any]
     ) -> Any:
         """Send a message so that its outcome becomes that of an envelope; give the reply unread."""
-        if envelope.outlet is not None:
-            outgoing = self._outgoing(wire.Stream, route, message, envelope.expires, context, raw=True)
-            async with aclosing(self._items(route, outgoing, float("inf"))) as replies:
+        call: Call[Any] = Call()
+        kind = _KINDS[envelope.verb]
+        outgoing = self._outgoing(kind, message, envelope.expires, context, raw=True)
+        with self._watched(call, route, message, outgoing):
+            if envelope.outlet is None:
+                return await self._deliver(call, route, outgoing)
+            async with aclosing(self._items(call, route, outgoing, float("inf"))) as replies:
                 async for item in replies:
                     await envelope.outlet.put(item)
             return None
-        kind = wire.Ask if envelope.wants_reply else wire.Tell
-        outgoing = self._outgoing(kind, route, message, envelope.expires, context, raw=True)
-        return await self._deliver(Call(), route, outgoing)
 
     async def pin(self, route: Unicast, expires: float) -> Pin:
         """Open an explicit pin; whoever opens it closes it."""
@@ -166,7 +168,6 @@ class Router:
     def _outgoing(
         self,
         kind: type[wire.Incoming],
-        route: Route | Pin,
         message: object,
         expires: float,
         context: dict[str, Any],
@@ -174,20 +175,29 @@ class Router:
         *,
         raw: bool = False,
     ) -> Outgoing:
-        if self._hooks.sending:
-            self._hooks.call(self._hooks.sending, route, message, context)
         wire_type, body = body_of(message)
         replies = RAW if raw else reply_body(type(message))
-        return Outgoing(kind, next(self._ids), wire_type, body, expires, replies, context or None, items)
+        return Outgoing(kind, next(self._ids), wire_type, body, expires, replies, context, items)
+
+    def _watched(
+        self, call: Call[Any], route: Route | Pin, message: object, outgoing: Outgoing
+    ) -> AbstractContextManager[object]:
+        """Give what is to be held while a message is under way, so that the hooks see it."""
+        if not self._hooks.sending:
+            return NOBODY
+        verb = _VERBS[outgoing.kind]
+        message_id = outgoing.context.get("id") or f"{self.address.instance}:{outgoing.id}"
+        known = route.route if isinstance(route, Pin) else route
+        sending = Sending(verb, known, message, message_id, self.address, outgoing.context, call)
+        return self._hooks.around(self._hooks.sending, sending)
 
     async def _deliver(self, call: Call[Any], route: Route | Pin, message: Outgoing) -> Any:
         work = self._routed(call, route, message, lambda peer: peer.deliver(message))
         return await self._within(message.expires, work, call)
 
     async def _items(
-        self, route: Route | Pin, message: Outgoing, patience: float
+        self, call: Call[Any], route: Route | Pin, message: Outgoing, patience: float
     ) -> AsyncGenerator[Any, None]:
-        call: Call[Any] = Call()
         peers: list[AnyPeer] = []
 
         async def begin(peer: AnyPeer) -> Inlet:
@@ -321,7 +331,7 @@ class Router:
             session = await self._port.connect(target, options)
             return Peer(session, self._pulse) if framed else PlainPeer(session, self._pulse)
 
-        return Pin(find)
+        return Pin(route, find)
 
     def _resend(self) -> None:
         for pool in self._pools.values():

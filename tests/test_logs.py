@@ -1,0 +1,134 @@
+"""The logs of commands and replicas: JSON for programs, short lines for people."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Starter
+
+LEAF = "tests/tracing_agents.py:Leaf"
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+ASK = f"""
+import asyncio
+from slim_actors import Anycast, Middleware, RemoteError, Runtime
+
+class Traced(Middleware):
+    def sending(self, sending):
+        sending.context["traceparent"] = "00-{TRACE}-b7ad6b7169203331-01"
+
+async def main():
+    async with Runtime(middleware=[Traced()]) as runtime:
+        await runtime.ask(Anycast("test/ns/leaf"), "hello")
+        try:
+            await runtime.ask(Anycast("test/ns/leaf"), "boom")
+        except RemoteError:
+            pass
+
+asyncio.run(main())
+"""
+
+
+def lines(output: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+
+
+@pytest.mark.parametrize("otel", [False, True])
+def test_a_line_of_json_says_which_message_and_which_trace_it_is_about(
+    start: Starter, endpoint: str, otel: bool
+) -> None:
+    env = {"SLIM_ENDPOINT": endpoint, "OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}
+    run = start("run", LEAF, *(["--otel"] if otel else []), **env)
+    (joined,) = run.until(r"^joined +replica 1 (\S+)")
+    assert start("-c", ASK, python=True, SLIM_ENDPOINT=endpoint).wait() == 0
+    assert run.stop() == 0
+    run.wait()
+    hello, boom, failure = lines(run.output)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", hello.pop("time"))
+    assert re.fullmatch(r"[0-9a-f-]{36}:1", hello.pop("message_id"))
+    assert hello == {
+        "level": "WARNING",
+        "logger": "somebody.elses",
+        "message": "working on hello",
+        "agent": joined[1],
+        "trace_id": TRACE,
+        "span_id": "b7ad6b7169203331",
+    }
+    assert failure["message_id"] == boom["message_id"] != ""
+    assert failure["trace_id"] == TRACE
+    assert failure["exception"].startswith("Traceback")
+    assert failure["exception"].endswith("ValueError: boom it is")
+
+
+def test_options_say_how_logs_look_and_how_much_is_logged(start: Starter, endpoint: str) -> None:
+    run = start("--log-format", "text", "--log-level", "error", "run", LEAF, "--endpoint", endpoint)
+    run.until("^joined")
+    start("-c", ASK, python=True, SLIM_ENDPOINT=endpoint).wait()
+    run.stop()
+    run.wait()
+    assert lines(run.output) == []
+    assert re.search(
+        r"^\d\d:\d\d:\d\d ERROR   slim_actors\.agent: \S+ failed on str$", run.output, re.MULTILINE
+    )
+    assert "working on" not in run.output
+    wrong = start("send", "a/b/c", "x", SLIM_ACTORS_LOG_LEVEL="loud")
+    assert wrong.wait() == 2
+    assert wrong.output == (
+        "error: SLIM_ACTORS_LOG_LEVEL is 'loud', but must be one of debug, info, warning, error, critical.\n"
+    )
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_gets_text_and_a_pipe_gets_json(terminal: bool) -> None:
+    script = "import logging; from slim_actors.logs import configure; configure(); logging.warning('look')"
+    reading, writing = pty.openpty() if terminal else os.pipe()
+    subprocess.run(
+        [sys.executable, "-c", script], stderr=writing, check=True, cwd=Path(__file__).parent.parent
+    )
+    said = os.read(reading, 1000).decode()
+    os.close(reading)
+    os.close(writing)
+    if terminal:
+        assert re.fullmatch(r"\d\d:\d\d:\d\d WARNING root: look\s+", said)
+    else:
+        assert json.loads(said)["message"] == "look"
+
+
+def test_what_a_program_adds_is_in_the_line_whatever_it_is() -> None:
+    script = (
+        "import logging; from slim_actors.logs import configure; configure()\n"
+        "logging.warning('%s', 'x', extra={'order': 7, 'what': object, 'bad': '\\ud800'})"
+    )
+    run = subprocess.run([sys.executable, "-c", script], stderr=subprocess.PIPE, check=True, text=True)
+    line = json.loads(run.stderr)
+    assert (line["order"], line["what"], line["message"]) == (7, "<class 'object'>", "x")
+
+
+async def test_a_program_keeps_its_own_logging(start: Starter, endpoint: str) -> None:
+    script = """
+import asyncio, logging
+from slim_actors import Agent, Anycast, Runtime
+
+class Echo(Agent, name="a/b/c"):
+    async def receive(self, message):
+        return message
+
+async def main():
+    async with Runtime() as runtime:
+        await runtime.spawn(Echo)
+        await runtime.ask(Anycast("a/b/c"), "x")
+    print(logging.getLogger().handlers, logging.getLogger().level == logging.WARNING)
+
+asyncio.run(main())
+"""
+    run = start("-c", script, python=True, SLIM_ENDPOINT=endpoint)
+    assert run.wait() == 0
+    assert run.output == "[] True\n"
