@@ -5,6 +5,7 @@ from slim_actors.call import Call
 from slim_actors.context import Context
 from slim_actors.deadletters import DeadLetter
 from slim_actors.errors import (
+    AgentFailed,
     Busy,
     CallCycle,
     Cancelled,
@@ -35,8 +36,11 @@ from slim_actors.messages import Request, StreamRequest
 from slim_actors.middleware import Middleware, Sending
 from slim_actors.names import Address
 from slim_actors.pinned import Pinned
+from slim_actors.ref import Ref
 from slim_actors.routes import Anycast, Route, Unicast
-from slim_actors.runtime import Ref, Runtime
+from slim_actors.runtime import Runtime
+from slim_actors.supervision import Backoff, Restart, Terminated
+from slim_actors.supervisor import Supervisor
 from slim_actors.tls import Basic, Tls
 
 __version__ = "0.1.0"
@@ -44,7 +48,9 @@ __version__ = "0.1.0"
 __all__ = [
     "Address",
     "Agent",
+    "AgentFailed",
     "Anycast",
+    "Backoff",
     "Basic",
     "Busy",
     "Call",
@@ -74,6 +80,7 @@ __all__ = [
     "Ref",
     "RemoteError",
     "Request",
+    "Restart",
     "Route",
     "Runtime",
     "Sending",
@@ -83,6 +90,8 @@ __all__ = [
     "StaticJwt",
     "Stopped",
     "StreamRequest",
+    "Supervisor",
+    "Terminated",
     "Tls",
     "TooLarge",
     "UnhandledMessage",

@@ -10,6 +10,7 @@ from slim_actors.access import Allow, Rule, check_allow
 from slim_actors.declaration import HANDLER_MARK, TIMER_MARK, Declaration, declare
 from slim_actors.errors import DeclarationError
 from slim_actors.mailbox import Mailbox
+from slim_actors.supervision import Restart
 
 __all__ = ["Agent", "every", "handler"]
 
@@ -97,6 +98,8 @@ class Agent:
             them, or a function ``(sender: Address) -> bool``, which may be a method. None lets every verified
             peer in. Whoever it does not admit gets `Denied`, and the message is never read. See
             ``docs/security.md``.
+        restart: The `Restart` policy that says what becomes of an instance whose handler raised. Without one,
+            and outside a group, it goes on with its state: the caller has got the error.
         require_mls: Refuse messages from sessions that are not end-to-end encrypted.
         send_tracebacks: Let callers see where a handler failed: `RemoteError.remote_traceback`.
 
@@ -112,6 +115,7 @@ class Agent:
     concurrency: ClassVar[int] = 1
     mailbox: ClassVar[Mailbox] = Mailbox()
     allow: ClassVar[Allow | None] = None
+    restart: ClassVar[Restart | None] = None
     require_mls: ClassVar[bool] = False
     send_tracebacks: ClassVar[bool] = False
     __declaration__: ClassVar[Declaration] = Declaration("Agent")
@@ -126,10 +130,16 @@ class Agent:
         cls.__declaration__ = declare(cls, name, scope)
 
     async def started(self, ctx: Any) -> None:
-        """Called once before the first message; an error here fails the spawn."""
+        """Called once before the first message of an instance.
+
+        An error here fails the spawn; after a restart, it is the next failure.
+        """
 
     async def stopped(self, ctx: Any) -> None:
-        """Called once after the last message."""
+        """Called once after the last message, also of an instance that is restarted, for 5 s at the most.
+
+        Not called for an instance whose ``started`` did not return.
+        """
 
 
 def _check_settings(cls: type[Agent]) -> None:
@@ -140,3 +150,5 @@ def _check_settings(cls: type[Agent]) -> None:
     if not isinstance(cls.mailbox, Mailbox):
         raise DeclarationError(f"{cls.__name__}: mailbox is {cls.mailbox!r}, but must be a Mailbox(...).")
     check_allow(cls)
+    if cls.restart is not None and not isinstance(cls.restart, Restart):
+        raise DeclarationError(f"{cls.__name__}: restart is {cls.restart!r}, but must be a Restart(...).")

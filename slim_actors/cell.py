@@ -1,5 +1,6 @@
 """The cell: one running instance of an agent. It takes messages from the mailbox and hands them to handlers.
 
+A restart gives it a new `Life`, with a fresh instance of the agent; its name and its mailbox stay.
 No network in here: envelopes come in by `Cell.deliver`, outcomes leave by the envelope.
 """
 
@@ -7,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing
+from collections.abc import Callable
 from typing import Any
 
 from slim_actors.agent import Agent
 from slim_actors.context import Context, chain_of
 from slim_actors.deadletters import DeadLetter, DeadLetters
-from slim_actors.declaration import Declaration, Handler, Timer
+from slim_actors.declaration import Declaration, Handler
 from slim_actors.errors import (
+    AgentFailed,
     Busy,
     CallCycle,
     Cancelled,
+    DeclarationError,
     DeliveryError,
     Denied,
     Expired,
@@ -25,52 +28,72 @@ from slim_actors.errors import (
     Stopped,
     UnhandledMessage,
 )
-from slim_actors.forward import Forward
+from slim_actors.factory import Factory, make
+from slim_actors.life import Host, Life
 from slim_actors.mailbox import Envelope, MailboxQueue, MailboxStats, State
-from slim_actors.messages import type_name
 from slim_actors.middleware import Hooks
 from slim_actors.names import Address
+from slim_actors.recovery import Recovery
 from slim_actors.routing.router import Router
+from slim_actors.supervision import Restart
+from slim_actors.timers import Own
+from slim_actors.workers import STOP_WITHIN, Workers
 
 __all__ = ["Cell"]
 
-_YIELD_AFTER = 64
-"""Messages handled in a row before other tasks get their turn: a handler need never wait for anything."""
-
 _MOST_HOPS = 100
-_STOP_WITHIN = 2.0
 
 _logger = logging.getLogger("slim_actors.cell")
-_TICK = object()
 
 
 class Cell:
     """One instance of an agent, its mailbox and its workers.
 
     Args:
-        agent: The instance.
+        factory: Makes a fresh instance for each restart.
+        agent: The first instance.
         router: What it sends messages with.
+        host: Where it starts and finds others.
+        recovery: Restarts it when it failed.
         hooks: Told what happens.
         dead_letters: Where messages go that nobody waits for and that failed.
     """
 
-    def __init__(self, agent: Agent, router: Router, hooks: Hooks, dead_letters: DeadLetters) -> None:
-        self.agent = agent
+    ends: Callable[[AgentFailed | None], None]
+    """Ends the instance from the inside: with a failure, or because it stopped itself."""
+
+    def __init__(
+        self,
+        factory: Factory,
+        agent: Agent,
+        router: Router,
+        host: Host,
+        recovery: Recovery,
+        hooks: Hooks,
+        dead_letters: DeadLetters,
+    ) -> None:
+        self._factory = factory
         self.router = router
+        self.host = host
+        self.recovery = recovery
+        self.policy: Restart = agent.restart or recovery.policy
         self.declaration: Declaration = type(agent).__declaration__.readable()
-        self._hooks = hooks
+        self.hooks = hooks
         self._dead_letters = dead_letters
-        self._mailbox = MailboxQueue(agent.mailbox)
-        self._workers: list[asyncio.Task[None]] = []
-        self._timers: list[asyncio.Task[None]] = []
-        self._later: set[asyncio.TimerHandle] = set()
-        self._running: dict[Envelope, asyncio.Task[None]] = {}
+        self.mailbox = MailboxQueue(agent.mailbox)
+        """Where the messages wait; it outlives restarts."""
+        self.running: dict[Envelope, asyncio.Task[None]] = {}
+        """What is being handled or forwarded, and by which task."""
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._draining = False
-        self._stopping = False
-        self.is_started = False
-        """Whether the agent's ``started`` has returned."""
+        self.life = Life(self, agent)
+        self._workers = Workers(self, self.life, 0)
+
+    @property
+    def agent(self) -> Agent:
+        """The instance as it is now."""
+        return self.life.agent
 
     @property
     def address(self) -> Address:
@@ -80,12 +103,12 @@ class Cell:
     @property
     def stats(self) -> MailboxStats:
         """What went through the mailbox so far."""
-        return self._mailbox.stats
+        return self.mailbox.stats
 
     @property
     def depth(self) -> int:
         """How many messages wait in the mailbox."""
-        return len(self._mailbox)
+        return len(self.mailbox)
 
     @property
     def is_draining(self) -> bool:
@@ -94,12 +117,50 @@ class Cell:
 
     async def start(self) -> None:
         """Call the agent's ``started``, then begin with the messages."""
-        await self.agent.started(Context(self))
-        self.is_started = True
-        for _ in range(self.agent.concurrency):
-            self._workers.append(asyncio.create_task(self._work(), name=str(self.address)))
-        for timer in self.declaration.timers:
-            self._timers.append(asyncio.create_task(self._tick(timer), name=f"{self.address} {timer.method}"))
+        await self.life.begin()
+        self._workers = Workers(self, self.life, self.agent.concurrency)
+        if not self._draining:
+            self.life.timers.start()
+        self.recovery.join(self)
+
+    async def renew(self) -> None:
+        """Begin a new life with a fresh instance; the messages that wait are its own from then on.
+
+        Raises:
+            DeclarationError: The factory does not give a fresh one.
+            Exception: What ``started`` raises.
+        """
+        agent = make(self._factory)
+        if agent is self.agent:
+            raise DeclarationError(
+                f"The factory of {self.address} gave the same instance again, so it cannot be restarted: "
+                "let it make a fresh one each time."
+            )
+        self.life = Life(self, agent)
+        await self.start()
+
+    def halt(self, *, let_finish: bool = False) -> None:
+        """Take no further message in this life; what is being handled is cancelled, or may finish."""
+        self.life.is_over = True
+        self._workers.halt(let_finish=let_finish)
+
+    async def end_life(self, finish_within: float = 0.0) -> None:
+        """Wait until a halted life has ended, its children and its ``stopped`` hook included.
+
+        Raises:
+            Exception: What ``stopped`` raises.
+        """
+        await self._workers.end(finish_within)
+        await self.life.end()
+
+    def stop_itself(self, life: Life) -> None:
+        """See `Context.stop`."""
+        if life.is_over or self._draining:
+            return
+        if self.policy.kind == "permanent":
+            self.recovery.renew(self)
+        else:
+            self.ends(None)
 
     def deliver(self, envelope: Envelope) -> None:
         """Put a message into the mailbox; one that comes during the drain is handed back."""
@@ -110,99 +171,113 @@ class Cell:
         if cycle is not None:
             envelope.fail(cycle)
             return
-        if self._hooks.received:
-            self._hooks.call(self._hooks.received, Context(self, envelope), envelope.message)
+        if self.hooks.received:
+            self.hooks.call(self.hooks.received, Context(self, envelope), envelope.message)
         self._quiet.clear()
         try:
-            dropped = self._mailbox.put(envelope)
+            dropped = self.mailbox.put(envelope)
         except Busy as error:
-            self._fail(envelope, error)
+            self.fail(envelope, error)
         else:
             if dropped is not None:
-                self._fail(dropped, Busy("It made room in a full mailbox for a newer message."))
+                self.fail(dropped, Busy("It made room in a full mailbox for a newer message."))
 
     def deny(self, envelope: Envelope, error: Denied) -> None:
         """Refuse a message because of who sent it."""
-        self._mailbox.denied += 1
-        if self._hooks.denied:
-            self._hooks.call(self._hooks.denied, Context(self, envelope), error)
+        self.mailbox.denied += 1
+        if self.hooks.denied:
+            self.hooks.call(self.hooks.denied, Context(self, envelope), error)
         envelope.fail(error)
 
-    def deliver_own(self, message: Any, handler: Handler | None = None) -> asyncio.Event:
-        """Put a message of the instance to itself into the mailbox; give what is set when it is done.
+    def deliver_own(
+        self,
+        message: Any,
+        handler: Handler | None = None,
+        *,
+        ended: Callable[[], None] = lambda: None,
+        keep: bool = False,
+    ) -> Envelope:
+        """Put a message of the instance to itself into the mailbox; ``ended`` is called when it is done.
 
         Raises:
             UnhandledMessage: There is no handler for its type.
         """
-        handler = handler or self.declaration.find(type_name(type(message)))
+        handler = handler or self.declaration.find_own(type(message))
         if handler is None:
             raise UnhandledMessage(f"{self.address} has no handler for {type(message).__name__}.")
-        origin = _Own()
-        envelope = Envelope(0, message, handler, self.address, float("inf"), origin, wants_reply=False)
+        me, never = self.address, float("inf")
+        envelope = Envelope(0, message, handler, me, never, Own(ended), wants_reply=False, keep=keep)
         self.deliver(envelope)
-        return origin.done
+        return envelope
 
-    def after(self, delay: float, message: Any) -> asyncio.TimerHandle:
-        """Deliver a message to this instance after so many seconds."""
-
-        def due() -> None:
-            self._later.discard(handle)
-            self.deliver_own(message)
-
-        handle = asyncio.get_running_loop().call_later(delay, due)
-        self._later.add(handle)
-        return handle
+    def take_back(self, envelope: Envelope) -> None:
+        """Take a message of the instance to itself out of the mailbox, if it still waits there."""
+        if envelope.state is State.WAITING:
+            self._outcome(envelope, Cancelled("It was taken back before it was handled."))
+            envelope.state = State.DONE
+            self.mailbox.discard(envelope)
+            self.quiet_if_idle()
 
     def cancel(self, envelope: Envelope) -> None:
         """Cancel a message: a waiting one is never handled, a running one is cancelled at its next await."""
         if envelope.state is State.DONE:
             return
-        self._mailbox.cancelled += 1
+        self.mailbox.cancelled += 1
         self._end(envelope, Cancelled("The caller cancelled the message."))
 
     def _end(self, envelope: Envelope, error: DeliveryError) -> None:
         """End a message, wherever it is."""
-        worker = self._running.get(envelope)
-        self._mailbox.discard(envelope)
-        self._fail(envelope, error)
+        worker = self.running.get(envelope)
+        self.mailbox.discard(envelope)
+        self.fail(envelope, error)
         if worker is not None:
             worker.cancel()
-        self._quiet_if_idle()
+        self.quiet_if_idle()
 
-    def _expire(self, envelope: Envelope) -> None:
+    def expire(self, envelope: Envelope) -> None:
+        """End a message whose deadline has passed, unless it has ended."""
         if envelope.state is not State.DONE:
-            self._mailbox.expired += 1
+            self.mailbox.expired += 1
             self._end(envelope, Expired("The deadline passed while the message was handled."))
 
     async def drain(self, within: float) -> None:
-        """Take nothing new, and finish what was accepted, in so many seconds at the most."""
+        """Take nothing new, finish what was accepted, and stop the children, in so many seconds in all."""
+        ends = asyncio.get_running_loop().time() + within
         self._draining = True
-        for timer in self._timers:
-            timer.cancel()
-        for handle in self._later:
-            handle.cancel()
-        for envelope in self._mailbox.clear_parked():
-            self._fail(envelope, Stopped(f"{self.address} is stopping."))
+        self.life.timers.stop()
+        for envelope in self.mailbox.clear_parked():
+            self.fail(envelope, Stopped(f"{self.address} is stopping."))
         try:
             async with asyncio.timeout(within):
                 await self._quiet.wait()
         except TimeoutError:
-            for envelope in self._mailbox.clear():
-                self._fail(envelope, Stopped(f"{self.address} stopped before the message was started."))
+            self.hand_back()
+        await self.life.stop_children(max(0.0, ends - asyncio.get_running_loop().time()))
+
+    def hand_back(self) -> None:
+        """Give back what waits: somebody else may handle it."""
+        for envelope in self.mailbox.clear():
+            self.fail(envelope, Stopped(f"{self.address} stopped before the message was started."))
+        self.quiet_if_idle()
 
     async def stop(self) -> None:
-        """Stop the workers and call the agent's ``stopped``."""
-        self._draining = self._stopping = True
-        tasks = {*self._workers, *self._timers, *self._running.values()}
-        for envelope in list(self._running):
-            self._fail(envelope, Cancelled(f"{self.address} stopped while the message was handled."))
-        for task in tasks:
+        """Stop the workers, and end the life."""
+        self._draining = True
+        self.halt()
+        await self.recovery.leave(self)
+        forwards = [(sent, task) for sent, task in self.running.items() if not self._workers.have(task)]
+        for envelope, task in forwards:
+            self.fail(envelope, Cancelled(f"{self.address} stopped while the message was handled."))
             task.cancel()
-        if tasks:
-            # A handler that swallows its cancellation must not keep everybody waiting.
-            await asyncio.wait(tasks, timeout=_STOP_WITHIN)
-        if self.is_started:
-            await self.agent.stopped(Context(self))
+        if forwards:
+            await asyncio.wait([task for _, task in forwards], timeout=STOP_WITHIN)
+        self.halt()
+        await self.end_life()
+
+    def report(self, task: asyncio.Future[None]) -> None:
+        """Log what went wrong in an end that nobody waits for."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _logger.error("%s did not end well", self.address, exc_info=error)
 
     def _cycle(self, envelope: Envelope) -> CallCycle | None:
         """Tell whether a message can only wait for the end of what waits for it."""
@@ -212,130 +287,29 @@ class Cell:
             return None
         return CallCycle(f"The call goes round in a circle: {' asks '.join([*chain, me])}.")
 
-    async def _work(self) -> None:
-        worker = asyncio.current_task()
-        assert worker is not None, "a coroutine runs in a task"
-        in_a_row = 0
-        while not self._stopping:
-            self._quiet_if_idle()
-            envelope = await self._mailbox.take()
-            if envelope.expires <= asyncio.get_running_loop().time():
-                self._mailbox.expired += 1
-                self._fail(envelope, Expired("The deadline passed while the message waited."))
-                continue
-            envelope.state = State.RUNNING
-            self._running[envelope] = worker
-            try:
-                await self._handle(envelope)
-            except Exception:
-                # Not the handler's, whose errors are outcomes: a mistake of ours must not end the agent.
-                _logger.exception("%s stumbled over a message", self.address)
-            finally:
-                if self._running.get(envelope) is worker:
-                    del self._running[envelope]
-            # A cancelled message must not end the worker that had it, whatever its handler made of that.
-            while worker.cancelling() and not self._stopping:
-                worker.uncancel()
-            in_a_row += 1
-            if in_a_row >= _YIELD_AFTER:
-                in_a_row = 0
-                await asyncio.sleep(0)
-
-    async def _handle(self, envelope: Envelope) -> None:
-        ctx = Context(self, envelope)
-        limit: asyncio.TimerHandle | None = None
-        if ctx.deadline is not None:
-            # A caller cancels at its deadline; this is for one that cannot any more, or never does.
-            limit = asyncio.get_running_loop().call_at(ctx.deadline, self._expire, envelope)
-        raised: BaseException | None = None
-        try:
-            with self._hooks.around(self._hooks.handling, ctx, envelope.message):
-                try:
-                    await envelope.origin.room()
-                    value = await self._call(envelope, ctx)
-                except BaseException as error:
-                    raised = error
-                    # Cancelled by its caller, then it has its outcome; or by something that it waited for.
-                    if not self._is_stop(error):
-                        self._failed(envelope, error)
-                    raise
-                if isinstance(value, Forward):
-                    self._running[envelope] = asyncio.create_task(self._forward(envelope, ctx, value))
-                else:
-                    self._replied(envelope, value)
-        except BaseException as error:
-            # What the handler raised is the outcome; it went on only for the hooks around it to see.
-            if error is not raised or self._is_stop(error):
-                raise
-        finally:
-            if limit is not None:
-                limit.cancel()
-
-    def _is_stop(self, error: BaseException) -> bool:
-        if isinstance(error, asyncio.CancelledError):
-            return self._stopping
-        return isinstance(error, KeyboardInterrupt | SystemExit)
-
-    async def _call(self, envelope: Envelope, ctx: Context) -> Any:
-        found = envelope.handler
-        assert found is not None, "what has no handler is refused at the door"
-        given = {"ctx": ctx, "items": envelope.inlet}
-        message = () if found.declared is _TICK else (envelope.message,)
-        called = getattr(self.agent, found.method)(*message, *(given[role] for role in found.takes))
-        if not found.streams:
-            return await called
-        assert envelope.outlet is not None, "who does not want a stream is refused at the door"
-        async with aclosing(called) as items:
-            async for item in items:
-                await envelope.outlet.put(item)
-        return None
-
-    async def _forward(self, envelope: Envelope, ctx: Context, forward: Forward) -> None:
-        """Let another agent answer; the worker is free for the next message meanwhile."""
-        try:
-            value = await self.router.forward(forward.route, forward.message, envelope, ctx.forwarded())
-        except asyncio.CancelledError:
-            if envelope.state is not State.DONE:
-                raise
-        except DeliveryError as error:
-            # The caller gets the error of the agent that was to answer, as if it had asked that one.
-            self._fail(envelope, error)
-        except Exception as error:  # noqa: BLE001 (what was forwarded could not be sent)
-            self._failed(envelope, error)
-        else:
-            self._replied(envelope, value)
-        finally:
-            del self._running[envelope]
-            self._quiet_if_idle()
-
-    async def _tick(self, timer: Timer) -> None:
-        loop = asyncio.get_running_loop()
-        handler = Handler(timer.method, _TICK, timer.takes)
-        due = loop.time()
-        while True:
-            due = max(due + timer.seconds, loop.time())
-            await asyncio.sleep(due - loop.time())
-            await self.deliver_own(None, handler).wait()
-
-    def _replied(self, envelope: Envelope, value: Any) -> None:
-        self._mailbox.handled += 1
+    def replied(self, envelope: Envelope, value: Any) -> None:
+        """End a message with what its handler returned."""
+        self.mailbox.handled += 1
         if envelope.state is not State.DONE:
             self._outcome(envelope, None)
             envelope.reply(value)
 
-    def _failed(self, envelope: Envelope, cause: BaseException) -> None:
+    def failed(self, envelope: Envelope, cause: BaseException) -> bool:
+        """Fail a message with what its handler raised; tell whether that is its outcome."""
         if envelope.state is State.DONE:
-            return
-        self._mailbox.failed += 1
+            return False
+        self.mailbox.failed += 1
         error = RemoteError.of(cause, with_traceback=self.agent.send_tracebacks)
         error.__cause__ = cause
-        self._fail(envelope, error)
+        self.fail(envelope, error)
+        return True
 
     def _outcome(self, envelope: Envelope, error: Exception | None) -> None:
-        if self._hooks.outcome:
-            self._hooks.call(self._hooks.outcome, Context(self, envelope), envelope.message, error)
+        if self.hooks.outcome:
+            self.hooks.call(self.hooks.outcome, Context(self, envelope), envelope.message, error)
 
-    def _fail(self, envelope: Envelope, error: DeliveryError) -> None:
+    def fail(self, envelope: Envelope, error: DeliveryError) -> None:
+        """End a message without a reply; one that nobody waits for becomes a dead letter."""
         if envelope.state is State.DONE:
             return
         self._outcome(envelope, error)
@@ -345,27 +319,7 @@ class Cell:
                 DeadLetter(envelope.message, envelope.sender, self.address, error, envelope.context)
             )
 
-    def _quiet_if_idle(self) -> None:
-        if not len(self._mailbox) and not self._running:
+    def quiet_if_idle(self) -> None:
+        """Let a drain go on once there is nothing left to do."""
+        if not len(self.mailbox) and not self.running:
             self._quiet.set()
-
-
-class _Own:
-    """The origin of what an instance sends to itself: nobody waits for an outcome but its timers."""
-
-    def __init__(self) -> None:
-        self.done = asyncio.Event()
-
-    def accepted(self, envelope: Envelope) -> None:
-        """See `Origin.accepted`."""
-
-    def replied(self, envelope: Envelope, value: Any) -> None:
-        """See `Origin.replied`."""
-        self.done.set()
-
-    def failed(self, envelope: Envelope, error: DeliveryError) -> None:
-        """See `Origin.failed`."""
-        self.done.set()
-
-    async def room(self) -> None:
-        """See `Origin.room`."""

@@ -14,8 +14,14 @@ from slim_actors.verbs import Verbs
 
 if TYPE_CHECKING:
     from slim_actors.cell import Cell
+    from slim_actors.factory import Factory
+    from slim_actors.life import Life
     from slim_actors.mailbox import Envelope
+    from slim_actors.ref import Ref
+    from slim_actors.routes import Unicast
     from slim_actors.routing.router import Router
+    from slim_actors.supervision import Restart, Strategy
+    from slim_actors.supervisor import Supervisor
 
 __all__ = ["Context", "chain_of"]
 
@@ -29,11 +35,13 @@ class Context(Verbs):
     deadline of the message that is being handled.
     """
 
-    __slots__ = ("_cell", "_envelope")
+    __slots__ = ("_cell", "_envelope", "_life")
 
     def __init__(self, cell: Cell, envelope: Envelope | None = None) -> None:
         self._cell = cell
         self._envelope = envelope
+        # What a handler starts belongs to its own instance, even if that was restarted beneath it.
+        self._life: Life = cell.life
 
     @property
     def me(self) -> Address:
@@ -95,7 +103,8 @@ class Context(Verbs):
     def after(self, delay: float, message: Any) -> asyncio.TimerHandle:
         """Send a message to this instance after so many seconds, through its mailbox.
 
-        One that is not due when the instance stops is never delivered. What is returned has ``cancel()``.
+        One that is not due when the instance stops or is restarted is never delivered. What is returned has
+        ``cancel()``.
 
         Raises:
             ConfigurationError: The delay is negative.
@@ -107,7 +116,73 @@ class Context(Verbs):
         """
         if not delay >= 0:
             raise ConfigurationError(f"A delay of {delay!r} is not a number of seconds from 0 up.")
-        return self._cell.after(delay, message)
+        return self._life.timers.after(delay, message)
+
+    async def spawn(self, agent: Factory, *, name: str | None = None) -> Ref:
+        """Start a child: it stops with this instance, before it, and when this instance is restarted.
+
+        A child whose failures are escalated (see `Restart`) makes this instance fail with `AgentFailed`.
+        Where children are to be there after a restart as well, spawn them in ``started``.
+
+        Raises:
+            Stopped: This instance has ended.
+            Exception: As `Runtime.spawn` does.
+
+        Example:
+            .. code-block:: python
+
+                async def started(self, ctx):
+                    self.cache = await ctx.spawn(Cache)
+        """
+        return await self._life.spawn(agent, name)
+
+    async def supervise(
+        self, *agents: Factory, strategy: Strategy = "one_for_one", restart: Restart | None = None
+    ) -> Supervisor:
+        """Start a group of children; see `Runtime.supervise` and `spawn`."""
+        return await self._life.supervise(agents, strategy, restart)
+
+    async def watch(self, target: Ref | Unicast | Address) -> Address:
+        """Be told when an instance has ended: by one `Terminated` message, through the mailbox.
+
+        An instance of this process is watched at first hand. Any other is watched over a session: it has
+        ended when it says that it is leaving, closes the session, or gives no sign of life for the runtime's
+        ``lost_after``, as a frozen process does too. If it has ended already, that is told at once. A restart
+        of what is watched is no end. Watching ends with this instance: a restarted one begins with none.
+
+        Args:
+            target: The instance. A `Unicast` route without one watches whom discovery picks.
+
+        Returns:
+            Who is watched.
+
+        Raises:
+            UnhandledMessage: The agent has no handler for `Terminated`.
+            NoRoute: Nobody answers to a route that names no instance.
+            PeerLost: Whoever did was gone before it was watched.
+            Denied: It refuses the identity of this agent.
+            Untrusted: This side refuses its identity.
+            Busy: It takes no more sessions.
+            Expired: It said nothing, or the node was away, until the deadline.
+            ConfigurationError: The target is no single instance, or this one itself.
+
+        Example:
+            .. code-block:: python
+
+                await ctx.watch(ctx.sender)
+        """
+        return await self._life.watches.add(target, self._expires(None))
+
+    def unwatch(self, target: Ref | Unicast | Address) -> None:
+        """Watch an instance no longer; a `Terminated` that waits in the mailbox is not delivered."""
+        self._life.watches.remove(target)
+
+    def stop(self) -> None:
+        """Stop this instance from the inside, as `Ref.stop` does, once its handlers have ended.
+
+        With a ``"permanent"`` policy a fresh instance goes on with the messages that wait. Returns at once.
+        """
+        self._cell.stop_itself(self._life)
 
     def forwarded(self) -> dict[str, Any]:
         """Give what goes along with a message that this one is forwarded as."""

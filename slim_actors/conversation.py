@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from slim_actors import wire
-from slim_actors.access import Guard
 from slim_actors.admission import Visit
 from slim_actors.cell import Cell
 from slim_actors.declaration import Handler
@@ -43,7 +42,6 @@ _MOST_UNREAD = 64 * 1024 * 1024
 class Host(Protocol):
     """What the conversations of one instance share."""
 
-    guard: Guard
     outcomes: Outcomes
 
     def forget(self, conversation: Conversation) -> None:
@@ -250,7 +248,7 @@ class Conversation:
         found = envelope.handler
         if self._cell.agent.require_mls and not self.link.mls:
             raise Denied("This agent takes messages from end-to-end encrypted sessions only (mls=True).")
-        denied = self._host.guard.denies(envelope.sender, found)
+        denied = self._cell.life.guard.denies(envelope.sender, found)
         if denied is not None:
             raise denied
         self._identify(envelope.sender)

@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from slim_actors.access import Rule
 from slim_actors.errors import ConfigurationError, DeclarationError, MalformedMessage
-from slim_actors.messages import Body, same_type, type_name
+from slim_actors.messages import Body, Signal, same_type, type_name
 from slim_actors.names import check_name
 
 __all__ = ["ANYTHING", "HANDLER_MARK", "TIMER_MARK", "Declaration", "Handler", "Timer", "declare"]
@@ -77,6 +77,12 @@ class Declaration:
     name: str | None = None
     handlers: Mapping[str, Handler] = {}
     timers: tuple[Timer, ...] = ()
+    signals: Mapping[str, Handler] = {}
+    """The handlers for what only the runtime may say."""
+
+    def find_own(self, kind: type) -> Handler | None:
+        """Give the handler for a message that comes from this process, signals included."""
+        return self.signals.get(type_name(kind)) or self.find(type_name(kind))
 
     def find(self, wire_type: str) -> Handler | None:
         """Give the handler for a type named on the wire; the untyped one if there is no other."""
@@ -110,7 +116,7 @@ class Declaration:
         Raises:
             DeclarationError: There is no handler, or a type that cannot be read from the wire.
         """
-        if not self.handlers and not self.timers:
+        if not self.handlers and not self.timers and not self.signals:
             raise DeclarationError(
                 f"{self.owner} handles nothing: give it a @handler method or a receive method."
             )
@@ -145,6 +151,7 @@ def declare(cls: type, name: str | None, scope: Mapping[str, Any]) -> Declaratio
         except ConfigurationError as error:
             raise DeclarationError(f"{cls.__name__}: {error}") from None
     handlers: dict[str, Handler] = {}
+    signals: dict[str, Handler] = {}
     timers: list[Timer] = []
     for method, function in _methods(cls):
         if hasattr(function, TIMER_MARK):
@@ -152,7 +159,8 @@ def declare(cls: type, name: str | None, scope: Mapping[str, Any]) -> Declaratio
         if not hasattr(function, HANDLER_MARK) and method != _UNTYPED:
             continue
         for wire_type, found in _handlers(cls, method, function, scope):
-            other = handlers.setdefault(wire_type, found)
+            is_signal = isinstance(found.declared, type) and issubclass(found.declared, Signal)
+            other = (signals if is_signal else handlers).setdefault(wire_type, found)
             if other is not found:
                 raise DeclarationError(
                     f"{cls.__name__}: {other.method} and {method} both handle {wire_type}; "
@@ -161,7 +169,7 @@ def declare(cls: type, name: str | None, scope: Mapping[str, Any]) -> Declaratio
     if "float" in handlers:
         # As for type checkers, a whole number will do where a float is declared (PEP 484).
         handlers.setdefault("int", handlers["float"])
-    return Declaration(cls.__name__, name or _inherited_name(cls), handlers, tuple(timers))
+    return Declaration(cls.__name__, name or _inherited_name(cls), handlers, tuple(timers), signals)
 
 
 def _inherited_name(cls: type) -> str | None:

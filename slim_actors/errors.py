@@ -11,6 +11,7 @@ from traceback import format_exception
 from typing import Any, ClassVar
 
 __all__ = [
+    "AgentFailed",
     "Busy",
     "CallCycle",
     "Cancelled",
@@ -57,6 +58,13 @@ class NotANode(NodeUnreachable):
 
 class EndpointInUse(SlimActorsError, OSError):
     """A node cannot listen at the endpoint because something else already does."""
+
+
+class AgentFailed(SlimActorsError):
+    """An instance or a group has ended because it failed: what `Ref.wait` gives, and what a parent is told.
+
+    The text says who failed, how often, and with what; ``__cause__`` is the last exception.
+    """
 
 
 class DeliveryError(SlimActorsError):

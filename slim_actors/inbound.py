@@ -8,7 +8,6 @@ import logging
 from functools import partial
 
 from slim_actors import wire
-from slim_actors.access import Guard
 from slim_actors.admission import Admission
 from slim_actors.cell import Cell
 from slim_actors.conversation import Conversation
@@ -41,9 +40,6 @@ class Inbound:
         cell: Who handles the messages.
         pulse: Who watches whether callers are alive.
         limits: How much callers may bring.
-
-    Raises:
-        DeclarationError: The instance's ``allow`` is none of what it may be.
     """
 
     def __init__(self, port: Port, cell: Cell, pulse: Pulse, limits: Limits) -> None:
@@ -51,7 +47,6 @@ class Inbound:
         self._cell = cell
         self._pulse = pulse
         self._admission = Admission(limits)
-        self.guard = Guard(cell.agent, cell.address.name)
         self.outcomes = Outcomes()
         self._time_to_log = Throttle()
         self._refusals: set[asyncio.Task[None]] = set()

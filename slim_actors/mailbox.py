@@ -134,6 +134,8 @@ class Envelope:
     """Bytes of its body that its caller is charged with until it has its outcome."""
     arrived_at: float | None = None
     """When it came to the mailbox; earlier than it was accepted, if it had to wait at the door."""
+    keep: bool = False
+    """Whether it is taken however full the mailbox is, and never makes room for another."""
     accepted_at: float | None = None
     state: State = State.WAITING
 
@@ -211,7 +213,7 @@ class MailboxQueue:
             Busy: It is refused.
         """
         dropped = None
-        if self._is_full:
+        if self._is_full and not envelope.keep:
             if self._declared.overflow == "wait":
                 envelope.arrived_at = asyncio.get_running_loop().time()
                 self._parked.add(envelope)
@@ -221,9 +223,10 @@ class MailboxQueue:
                 raise Busy(
                     f"The mailbox is full: {len(self._accepted)} messages wait.", self._declared.retry_after
                 )
-            dropped = next(iter(self._accepted))
-            self._remove(dropped)
-            self.dropped += 1
+            dropped = next((waiting for waiting in self._accepted if not waiting.keep), None)
+            if dropped is not None:
+                self._remove(dropped)
+                self.dropped += 1
         self._accept(envelope)
         return dropped
 

@@ -20,6 +20,7 @@ __all__ = [
     "RAW",
     "Body",
     "Request",
+    "Signal",
     "StreamRequest",
     "body_of",
     "reply_body",
@@ -57,6 +58,12 @@ class StreamRequest(Generic[R_co]):
         >>> reply_type(Count)
         <class 'int'>
     """
+
+    __slots__ = ()
+
+
+class Signal:
+    """The base of what the runtime tells an agent; never read from the wire, so no peer can forge one."""
 
     __slots__ = ()
 

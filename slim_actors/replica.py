@@ -86,9 +86,14 @@ async def _run(task: Task) -> None:
         spawning = asyncio.ensure_future(runtime.spawn(agent, name=task.name))
         if not await _before(stop, spawning):
             return
-        _report(task, Report("ready", address=str(spawning.result().address)))
-        await stop.wait()
-        await runtime.stop(task.drain)
+        ref = spawning.result()
+        _report(task, Report("ready", address=str(ref.address)))
+        ended = asyncio.ensure_future(ref.wait())
+        if not await _before(stop, ended):
+            await runtime.stop(task.drain)
+        elif (failure := ended.result()) is not None:
+            # What no restart in the process could mend is for the supervisor of processes.
+            raise failure
 
 
 async def _before(stop: asyncio.Event, work: asyncio.Future[Any]) -> bool:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, Self
-
-from attrs import define
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from slim_actors.cell import Cell
 from slim_actors.deadletters import DeadLetters
@@ -16,88 +14,30 @@ from slim_actors.errors import ConfigurationError, DeclarationError, EndpointInU
 from slim_actors.factory import Factory, make
 from slim_actors.identity import Identity
 from slim_actors.inbound import Inbound
+from slim_actors.life import Child, Life
 from slim_actors.limits import Limits
 from slim_actors.link import Pulse
-from slim_actors.mailbox import MailboxStats
 from slim_actors.middleware import Hooks, LogFailures, Middleware
 from slim_actors.names import Address, check_name
-from slim_actors.routes import Unicast
+from slim_actors.recovery import Intensity, Recovery
+from slim_actors.ref import Ref
 from slim_actors.routing.router import Router
 from slim_actors.settings import Settings
 from slim_actors.speaker import DEFAULT_TIMEOUT
+from slim_actors.supervision import UNSUPERVISED, Restart, Strategy
+from slim_actors.supervisor import Supervisor, give_up_alone
 from slim_actors.tls import Basic, Tls
 from slim_actors.verbs import Verbs
 
 if TYPE_CHECKING:
-    from slim_actors.transport.base import Port, Transport
+    from slim_actors.transport.base import Transport
 
 __all__ = ["Ref", "Runtime"]
 
 
 _LOOK_FOR_NODE_EVERY = 0.5
 
-
-@define(eq=False)
-class Ref:
-    """One running instance of an agent.
-
-    Attributes:
-        address: Its name and its id.
-    """
-
-    address: Address
-    _cell: Cell
-    _inbound: Inbound
-    _router: Router
-    _port: Port
-    _forget: Callable[[Ref], None]
-    _stopping: asyncio.Future[None] | None = None
-
-    @property
-    def route(self) -> Unicast:
-        """The route to exactly this instance."""
-        return Unicast(self.address.name, instance=self.address.instance)
-
-    @property
-    def stats(self) -> MailboxStats:
-        """What went through its mailbox so far."""
-        return self._cell.stats
-
-    @property
-    def depth(self) -> int:
-        """How many messages wait in its mailbox now; unlike `stats` it may be read in any thread."""
-        return self._cell.depth
-
-    async def stop(self, drain: float = 8.0) -> None:
-        """Stop the instance: callers go elsewhere, what it accepted is finished, then it leaves its name.
-
-        Does nothing the second time.
-
-        Args:
-            drain: Seconds that the messages it has accepted may take; the rest is handed back.
-        """
-        if self._stopping is None:
-            self._stopping = asyncio.ensure_future(self._stop(drain))
-        await asyncio.shield(self._stopping)
-
-    async def abandon(self) -> None:
-        """Take back an instance that could not be started: no hook is called, nothing was handled."""
-        await self.stop(drain=0.0)
-
-    async def _stop(self, drain: float) -> None:
-        async with AsyncExitStack() as stack:
-            # Last comes first: each step is taken whatever became of those before it.
-            stack.callback(self._forget, self)
-            stack.push_async_callback(self._port.close)
-            stack.push_async_callback(self._router.close)
-            stack.push_async_callback(self._inbound.close)
-            stack.push_async_callback(self._cell.stop)
-            # The name goes last: without it SLIM brings this instance no acknowledgements any more, and its
-            # callers would take it for dead in the middle of the drain. Who finds it until then is sent on.
-            self._inbound.say_leaving()
-            await self._cell.drain(drain)
-            await self._inbound.farewell()
-            await self._port.withdraw()
+C = TypeVar("C", bound=Child)
 
 
 class Runtime(Verbs):
@@ -167,7 +107,9 @@ class Runtime(Verbs):
         self.dead_letters = DeadLetters(self._hooks)
         """The last messages that were accepted by an agent here and not handled to their end."""
         self._stack = AsyncExitStack()
-        self._refs: set[Ref] = set()
+        self._refs: dict[Address, Ref] = {}
+        self._tops: list[Child] = []
+        """What has no parent: instances and groups."""
         self._own: asyncio.Future[Router] | None = None
         self._is_open = False
         self._transport: Transport
@@ -197,7 +139,7 @@ class Runtime(Verbs):
     @property
     def instances(self) -> tuple[Ref, ...]:
         """The agents that run here now. May be read in any thread, as `sessions` may."""
-        return tuple(self._refs)
+        return tuple(self._refs.values())
 
     @property
     def sessions(self) -> int:
@@ -228,13 +170,17 @@ class Runtime(Verbs):
     async def stop(self, drain: float = 8.0) -> None:
         """Stop every agent and leave the node. Does nothing the second time.
 
+        Agents without a parent stop at the same time, the members of a group one after the other, the last
+        first, and children before their parents.
+
         Args:
             drain: Seconds that accepted messages may take, as in `Ref.stop`.
         """
         self._is_open = False
-        stops = [ref.stop(drain) for ref in list(self._refs)]
         try:
-            errors = [error for error in await asyncio.gather(*stops, return_exceptions=True) if error]
+            errors = await _stop_all(self._tops, drain)
+            # What is left is still being started.
+            errors += await _stop_all(self._refs.values(), 0.0)
             if errors:
                 raise errors[0]
             own, self._own = self._own, None
@@ -265,8 +211,49 @@ class Runtime(Verbs):
                 ref = await runtime.spawn(Echo)
                 await runtime.ask(ref.route, "hello")
         """
+        return self._keep(await self.start(agent, name, parent=None))
+
+    async def supervise(
+        self, *agents: Factory, strategy: Strategy = "one_for_one", restart: Restart | None = None
+    ) -> Supervisor:
+        """Start several agents as one group, in this order; returns when all of them have started.
+
+        A member that fails is restarted: alone (``"one_for_one"``), with all others (``"one_for_all"``), or
+        with those after it (``"rest_for_one"``). They stop in reverse order and start in order, each with a
+        fresh instance under its name and id, and with the messages that wait for it. After too many restarts
+        in all the group has failed, and stops.
+
+        Args:
+            agents: Agent classes, or functions that make fresh instances; each under its declared name.
+            strategy: Who is restarted with a member that failed.
+            restart: Its ``limit``, ``within`` and ``backoff`` are the group's; its kind and ``on`` hold for
+                members that declare no ``restart`` of their own. ``Restart()`` by default.
+
+        Raises:
+            ConfigurationError: There is no agent, or the strategy is none.
+            Exception: As `spawn` does; the members that were started have been stopped again.
+
+        Example:
+            .. code-block:: python
+
+                group = await runtime.supervise(Index, Search, strategy="rest_for_one")
+                await group.wait()
+        """
         self._check_open()
-        instance = make(agent)
+        group = Supervisor(self, strategy, restart)
+        await group.start(agents)
+        return self._keep(group)
+
+    def find(self, address: Address) -> Ref | None:
+        """Give a running instance of this runtime, or None."""
+        return self._refs.get(address)
+
+    async def start(
+        self, factory: Factory, name: str | None, *, parent: Life | None, recovery: Recovery | None = None
+    ) -> Ref:
+        """Start an instance for somebody who stops it; see `spawn` for those of the runtime itself."""
+        self._check_open()
+        instance = make(factory)
         name = name or type(instance).__declaration__.name
         if name is None:
             raise DeclarationError(
@@ -275,22 +262,30 @@ class Runtime(Verbs):
             )
         port = await self._transport.open(check_name(name))
         router = Router(self._transport, port, self._pulse, self._hooks)
+        if recovery is None:
+            recovery = Recovery(Intensity(instance.restart or UNSUPERVISED), give_up_alone(parent))
         try:
-            cell = Cell(instance, router, self._hooks, self.dead_letters)
-            inbound = Inbound(port, cell, self._pulse, self._limits)
+            cell = Cell(factory, instance, router, self, recovery, self._hooks, self.dead_letters)
         except BaseException:
             await port.close()
             raise
         # Found already: to ask others in started, an instance must be. What comes meanwhile waits, and is
         # handed back unstarted if started fails.
-        ref = Ref(port.address, cell, inbound, router, port, self._refs.discard)
-        self._refs.add(ref)
+        ref = Ref(port.address, cell, Inbound(port, cell, self._pulse, self._limits), router, port)
+        self._refs[ref.address] = ref
+        ref.on_end(lambda _: self._refs.__delitem__(ref.address))
         try:
             await cell.start()
         except BaseException:
             await ref.abandon()
             raise
         return ref
+
+    def _keep(self, top: C) -> C:
+        """Stop something with the runtime."""
+        self._tops.append(top)
+        top.on_end(lambda _: self._tops.remove(top))
+        return top
 
     async def _sender(self) -> Router:
         self._check_open()
@@ -358,3 +353,9 @@ def _telemetry(wanted: bool) -> Iterable[Middleware]:  # noqa: FBT001 (an option
     from slim_actors.telemetry import Exporting, Metering, Tracing
 
     return (Exporting(), Tracing(), Metering())
+
+
+async def _stop_all(running: Iterable[Child], drain: float) -> list[BaseException]:
+    """Stop what runs side by side; give what went wrong."""
+    stops = [one.stop(drain) for one in list(running)]
+    return [error for error in await asyncio.gather(*stops, return_exceptions=True) if error]

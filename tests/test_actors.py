@@ -301,7 +301,7 @@ async def test_timers_take_their_turn_in_the_mailbox(runtime: Runtime) -> None:
     await eventually(lambda: "second" in clock.log and clock.log.count("tick") >= 3)
     assert "never" not in clock.log
     await ref.stop()
-    assert all(timer.done() for timer in ref._cell._timers)
+    assert all(timer.done() for timer in ref._cell.life.timers._ticking)
 
 
 async def test_a_failing_timer_is_a_dead_letter_and_ticks_on(

@@ -64,6 +64,26 @@ ask demo/ns/greeter
       handle demo/ns/translator
         look it up
 """,
+    "supervised_worker": """\
+a fresh worker
+by 2: 6.0
+by 0: ZeroDivisionError: integer division or modulo by zero
+by 2: 3.0
+a worker ends
+by -1: RuntimeError: the state is spoiled
+a fresh worker
+by 2: 6.0
+a worker ends
+a fresh worker
+a worker ends
+gave up: it failed 3 times within 60 s, last with RuntimeError: the state is spoiled.
+""",
+    "watch": """\
+the child has stopped
+demo/ns/child is gone: it was stopped
+the child has stopped
+the parent has stopped
+""",
     "dead_letters": """\
 hook: Mail(to='nobody')
 Mail(to='nobody') to demo/ns/postman died of LookupError: no such address

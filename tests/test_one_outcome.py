@@ -16,26 +16,42 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from slim_actors import (
     Agent,
     Anycast,
+    Backoff,
     Call,
     DeliveryError,
     NodeUnreachable,
     RemoteError,
     Request,
+    Restart,
     Unicast,
     handler,
 )
-from slim_actors.runtime import Ref
+from slim_actors.ref import Ref
 from slim_actors.testing import MemoryNetwork, TestRuntime, VirtualClock
 
 NAME = "test/ns/journal"
 T = TypeVar("T")
+Fate = Literal["", "resume", "restart", "stop"]
+"""What a handler brings about when it fails; nothing where it does not."""
+
+
+class Resume(Exception): ...
+
+
+class Stop(Exception): ...
+
+
+class Crash(Exception): ...
+
+
+RAISED: dict[str, type[Exception]] = {"resume": Resume, "restart": Crash, "stop": Stop}
 
 
 @frozen
 class Work(Request[int]):
     key: int
     takes: float
-    fails: bool
+    fails: Fate
 
 
 @define(eq=False)
@@ -53,6 +69,7 @@ class Journal(Agent, name=NAME):
     """Writes down what it does, in a book that outlives it."""
 
     concurrency = 2
+    restart = Restart(limit=3, within=30, backoff=Backoff(0.05, 2), on={Resume: "resume", Stop: "stop"})
 
     def __init__(self, begun: Counter[int], ended: Counter[int]) -> None:
         self.begun = begun
@@ -65,12 +82,12 @@ class Journal(Agent, name=NAME):
             await asyncio.sleep(message.takes)
         self.ended[message.key] += 1
         if message.fails:
-            raise ValueError(message.key)
+            raise RAISED[message.fails](message.key)
         return message.key
 
 
 class OneOutcome(RuleBasedStateMachine):
-    """Asks, tells, cancels, kills, stops, drops, duplicates, delays, splits, heals, and lets time pass."""
+    """Asks, tells, fails, restarts, cancels, kills, stops, drops, splits, heals, and lets time pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +118,7 @@ class OneOutcome(RuleBasedStateMachine):
         kind=st.sampled_from(["ask", "tell"]),
         anycast=st.booleans(),
         takes=st.sampled_from([0.0, 0.0, 0.1, 2.0, 60.0]),
-        fails=st.booleans(),
+        fails=st.sampled_from(["", "", "", "resume", "restart", "stop"]),
         timeout=st.sampled_from([0.05, 1.0, 10.0, 30.0]),
         count=st.integers(1, 5),
     )
@@ -110,7 +127,7 @@ class OneOutcome(RuleBasedStateMachine):
         kind: Literal["ask", "tell"],
         anycast: bool,
         takes: float,
-        fails: bool,
+        fails: Fate,
         timeout: float,
         count: int,
     ) -> None:

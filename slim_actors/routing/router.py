@@ -33,6 +33,7 @@ from slim_actors.routing.peer import Peer
 from slim_actors.routing.pin import AnyPeer, Pin
 from slim_actors.routing.plain import PlainPeer
 from slim_actors.routing.pool import NothingLeft, Pool
+from slim_actors.routing.watch import Watch
 from slim_actors.streams import Inlet
 from slim_actors.transport.base import Port, SessionOptions, Transport
 
@@ -158,6 +159,20 @@ class Router:
             await pin.close()
             raise
         return pin
+
+    async def watch(self, route: Unicast, expires: float, ended: Callable[[str], None]) -> Watch:
+        """Watch an instance; whoever begins that stops it."""
+        options = SessionOptions(route.mls, route.max_retries, route.timeout)
+        target = Address(route.name, route.instance or "")
+
+        async def begin() -> Watch:
+            session = await self._when_there(lambda: self._port.connect(target, options))
+            watch = Watch(session, self._pulse, ended)
+            await watch.begun()
+            return watch
+
+        watch: Watch = await self._within(expires, begin())
+        return watch
 
     async def close(self) -> None:
         """End all conversations."""

@@ -7,7 +7,8 @@ from typing import Self
 
 from slim_actors.limits import Limits
 from slim_actors.middleware import Middleware
-from slim_actors.runtime import Ref, Runtime
+from slim_actors.ref import Ref
+from slim_actors.runtime import Runtime
 from slim_actors.testing.clock import VirtualClock
 from slim_actors.testing.probe import Probe
 from slim_actors.transport.base import Transport

@@ -1,0 +1,185 @@
+"""Supervision, as it is declared: what becomes of an instance that failed, and what others are told of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+from attrs import Attribute, field, frozen
+
+from slim_actors.errors import AgentFailed, ConfigurationError, DeliveryError
+from slim_actors.messages import Signal
+from slim_actors.names import Address
+
+__all__ = ["UNSUPERVISED", "Backoff", "Restart", "Strategy", "Terminated", "Verdict", "check_strategy"]
+
+Kind = Literal["permanent", "transient", "temporary"]
+Verdict = Literal["resume", "restart", "stop", "escalate"]
+Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
+
+_GRAVITY: tuple[Verdict, ...] = get_args(Verdict)
+
+
+def _number(_: Any, attribute: Attribute[float], value: float) -> None:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value < float("inf"):
+        raise ConfigurationError(f"{attribute.name} is {value!r}, but must be a number from 0 up.")
+
+
+@frozen
+class Backoff:
+    """How long to wait before a restart: twice as long each time, up to a limit, and never quite the same.
+
+    An instance that kept well for `Restart.within` begins with the first pause again.
+
+    Attributes:
+        first: Seconds before the first restart.
+        most: Seconds that no pause is longer than, but for the jitter.
+        jitter: The share by which a pause is made longer or shorter at random, so that many that failed
+            together do not come back together.
+
+    Raises:
+        ConfigurationError: A value is out of range.
+
+    Example:
+        >>> [Backoff(first=0.5, most=3, jitter=0).pause(attempt) for attempt in range(4)]
+        [0.5, 1.0, 2.0, 3]
+    """
+
+    first: float = field(default=0.1, validator=_number)
+    most: float = field(default=5.0, validator=_number)
+    jitter: float = field(default=0.2, kw_only=True, validator=_number)
+
+    def __attrs_post_init__(self) -> None:
+        if self.jitter > 1:
+            raise ConfigurationError(f"jitter is {self.jitter!r}, but must be a share from 0 to 1.")
+
+    def pause(self, attempt: int) -> float:
+        """Give the seconds to wait before the restart after so many others."""
+        # Beyond this the power is no float any more, and any limit was reached long ago.
+        pause = min(self.most, self.first * 2.0 ** min(attempt, 60))
+        return pause * random.uniform(1 - self.jitter, 1 + self.jitter) if self.jitter else pause  # noqa: S311 (no secret)
+
+
+@frozen
+class Restart:
+    """What becomes of an instance whose handler raised. The caller has got the real cause by then.
+
+    Its kind says which ends are followed by a restart: a fresh instance from the same factory, under the same
+    name and id, with the messages that wait.
+
+    | kind | it failed | it stopped itself (``ctx.stop()``) |
+    |---|---|---|
+    | ``"permanent"`` | restart | restart |
+    | ``"transient"`` | restart | it has ended |
+    | ``"temporary"`` | it has ended | it has ended |
+
+    ``on`` decides otherwise by the type of the exception; the entry nearest to its class counts, and of an
+    exception group the gravest:
+
+    - ``"resume"``: the instance keeps its state and goes on;
+    - ``"restart"``: as above;
+    - ``"stop"``: the instance ends; what waits is handed back as `Stopped`;
+    - ``"escalate"``: it ends, and its parent or its group has failed, with `AgentFailed`.
+
+    Two things need no entry. A `DeliveryError` (what the handler asked of others went wrong) resumes, for an
+    agent must not fall over because another one is busy or gone. And what is raised after the message was
+    cancelled or had expired is no failure, for otherwise an impatient caller could restart an agent.
+
+    Attributes:
+        kind: See above.
+        limit: How many restarts there may be within so many seconds. One more failure is escalated.
+        within: Those seconds.
+        backoff: The pauses before the restarts.
+        on: What is decided by the type of the exception.
+
+    Raises:
+        ConfigurationError: A value is out of range.
+
+    Example:
+        >>> policy = Restart("transient", limit=3, within=60, on={ValueError: "resume"})
+        >>> policy.verdict(UnicodeError()), policy.verdict(OSError())
+        ('resume', 'restart')
+    """
+
+    kind: Kind = "transient"
+    limit: int = field(default=5, kw_only=True)
+    within: float = field(default=30.0, kw_only=True, validator=_number)
+    backoff: Backoff = field(factory=Backoff, kw_only=True)
+    on: Mapping[type[Exception], Verdict] = field(factory=dict, kw_only=True, hash=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ConfigurationError(
+                f"Restart({self.kind!r}) is not one of 'permanent', 'transient' and 'temporary'."
+            )
+        if isinstance(self.limit, bool) or not isinstance(self.limit, int) or self.limit < 0:
+            raise ConfigurationError(f"limit is {self.limit!r}, but must be a whole number from 0 up.")
+        if not isinstance(self.backoff, Backoff):
+            raise ConfigurationError(f"backoff is {self.backoff!r}, but must be a Backoff(...).")
+        if not isinstance(self.on, Mapping):
+            raise ConfigurationError(
+                f"on is {self.on!r}, but must be a dict, as in {{ValueError: 'resume'}}."
+            )
+        for kind, verdict in self.on.items():
+            if not (isinstance(kind, type) and issubclass(kind, Exception)) or verdict not in _GRAVITY:
+                raise ConfigurationError(
+                    f"on has {kind!r}: {verdict!r}, but must name exception classes, each with 'resume', "
+                    "'restart', 'stop' or 'escalate'."
+                )
+        object.__setattr__(self, "on", MappingProxyType(dict(self.on)))
+
+    def verdict(self, error: Exception) -> Verdict:
+        """Say what becomes of an instance whose handler raised this."""
+        if isinstance(error, ExceptionGroup) and type(error) not in self.on:
+            return max((self.verdict(member) for member in error.exceptions), key=_GRAVITY.index)
+        for kind in type(error).__mro__:
+            if kind in self.on:
+                return self.on[kind]
+            if kind is DeliveryError:
+                return "resume"
+            if kind is AgentFailed:
+                break
+        return "stop" if self.kind == "temporary" else "restart"
+
+
+UNSUPERVISED = Restart(on={Exception: "resume"})
+"""The policy of an agent that declares none and is no member of a group: its state outlives exceptions."""
+
+
+@frozen
+class Terminated(Signal):
+    """Told to whoever watches an instance with ``ctx.watch``, once, when it has ended. It never comes back.
+
+    Never read from the network, so nobody can forge it. An agent without a handler for it gets it in
+    ``receive``.
+
+    Attributes:
+        address: The instance.
+        reason: Why, in words for a person.
+
+    Example:
+        .. code-block:: python
+
+            @handler
+            async def gone(self, message: Terminated) -> None:
+                print(message.address, "is gone:", message.reason)
+    """
+
+    address: Address
+    reason: str
+
+
+def check_strategy(strategy: Strategy) -> Strategy:
+    """Return the strategy if it is one.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if strategy not in get_args(Strategy):
+        raise ConfigurationError(
+            f"A strategy of {strategy!r} is not one of 'one_for_one', 'one_for_all' and 'rest_for_one'."
+        )
+    return strategy

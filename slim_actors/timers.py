@@ -1,0 +1,97 @@
+"""The timers of an instance: ``@every`` and ``ctx.after``, both through its own mailbox."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from slim_actors.declaration import Handler, Timer
+from slim_actors.errors import DeliveryError
+from slim_actors.mailbox import Envelope
+
+if TYPE_CHECKING:
+    from slim_actors.cell import Cell
+
+__all__ = ["TICK", "Own", "Timers"]
+
+TICK = object()
+"""What a timer's handler declares: it takes no message."""
+
+
+class Own:
+    """The origin of what an instance sends to itself: nobody else waits for the outcome."""
+
+    def __init__(self, ended: Callable[[], None]) -> None:
+        self._ended = ended
+
+    def accepted(self, envelope: Envelope) -> None:
+        """See `Origin.accepted`."""
+
+    def replied(self, envelope: Envelope, value: Any) -> None:
+        """See `Origin.replied`."""
+        self._ended()
+
+    def failed(self, envelope: Envelope, error: DeliveryError) -> None:
+        """See `Origin.failed`."""
+        self._ended()
+
+    async def room(self) -> None:
+        """See `Origin.room`."""
+
+
+class Timers:
+    """What one instance is to be reminded of.
+
+    Args:
+        cell: Who is reminded.
+    """
+
+    def __init__(self, cell: Cell) -> None:
+        self._cell = cell
+        self._ticking: list[asyncio.Task[None]] = []
+        self._later: set[asyncio.TimerHandle] = set()
+
+    def start(self) -> None:
+        """Begin with what the agent declares with ``@every``."""
+        for timer in self._cell.declaration.timers:
+            name = f"{self._cell.address} {timer.method}"
+            self._ticking.append(asyncio.create_task(self._tick(timer), name=name))
+
+    def after(self, delay: float, message: Any) -> asyncio.TimerHandle:
+        """Deliver a message to the instance after so many seconds."""
+
+        def due() -> None:
+            self._later.discard(handle)
+            self._cell.deliver_own(message)
+
+        handle = asyncio.get_running_loop().call_later(delay, due)
+        self._later.add(handle)
+        return handle
+
+    def stop(self) -> None:
+        """Remind of nothing more."""
+        for task in self._ticking:
+            task.cancel()
+        for handle in self._later:
+            handle.cancel()
+
+    async def ended(self) -> None:
+        """Wait until the timers that were stopped have ended."""
+        if self._ticking:
+            await asyncio.wait(self._ticking)
+
+    async def _tick(self, timer: Timer) -> None:
+        loop = asyncio.get_running_loop()
+        handler = Handler(timer.method, TICK, timer.takes)
+        due = loop.time()
+        while True:
+            due = max(due + timer.seconds, loop.time())
+            await asyncio.sleep(due - loop.time())
+            done = asyncio.Event()
+            envelope = self._cell.deliver_own(None, handler, ended=done.set)
+            try:
+                await done.wait()
+            finally:
+                # A tick that still waits when its instance ends is nobody's message.
+                self._cell.take_back(envelope)
