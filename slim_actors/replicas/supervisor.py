@@ -1,70 +1,56 @@
-"""The supervisor of replica processes: starts them, tells of them, restarts those that die."""
+"""The supervisor of replica processes: keeps so many running, and replaces them without a gap."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import random
-import signal
-import sys
-from collections import deque
-from collections.abc import Callable, Mapping
-from enum import Enum
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
-import msgspec
-from attrs import frozen
-from msgspec import structs
+from attrs import define, field, frozen
 
 from slim_actors.errors import SlimActorsError
 from slim_actors.exits import Exit
-from slim_actors.replica import CONFIG, Report, Task
+from slim_actors.replica import Report, Task
+from slim_actors.replicas.deaths import Deaths, jittered
+from slim_actors.replicas.events import Event, EventKind, ReplicaFailed
+from slim_actors.replicas.memory import in_mebibytes, resident
+from slim_actors.replicas.process import End, Plan, Process
 
-__all__ = ["Event", "EventKind", "ReplicaFailed", "Supervisor"]
+__all__ = ["ReplicaLimits", "Supervisor"]
 
-_RESTARTS, _WITHIN = 5, 30.0
-_BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 5.0
+T = TypeVar("T")
+
 _AWAY_PAUSE = 2.0
-_KILL_AFTER = 1.0
-_MOST_REPORT_BYTES = 64 * 1024
-
-
-class EventKind(Enum):
-    """What can happen to a replica."""
-
-    JOINED = "joined"
-    LOST = "lost"
-    RESTARTED = "restarted"
-    STOPPED = "stopped"
+_MEMORY_EVERY = 1.0
 
 
 @frozen
-class Event:
-    """Something that happened to a replica.
+class ReplicaLimits:
+    """What a replica may do before it is replaced.
 
     Attributes:
-        kind: What.
-        replica: Which one, counted from 1.
-        address: Its name and id; empty where it has none.
-        detail: More, for a person.
+        hang_after: Seconds that its event loop may stand still; 0 for any time.
+        max_memory: Bytes of resident memory that it may use; 0 for any number.
     """
 
-    kind: EventKind
-    replica: int
-    address: str = ""
-    detail: str = ""
+    hang_after: float = 30.0
+    max_memory: int = 0
 
 
-class ReplicaFailed(SlimActorsError):
-    """A replica cannot run. Its text says why.
+@define(eq=False)
+class _Slot:
+    """The place of one replica: one process after another is in it."""
 
-    Attributes:
-        exit: The exit code that a command should end with.
-    """
+    number: int
+    process: Process
+    deaths: Deaths
+    keeper: asyncio.Task[None] = field(init=False)
 
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.exit = code
+
+async def _nothing() -> None:
+    """Do nothing."""
 
 
 class Supervisor:
@@ -75,23 +61,57 @@ class Supervisor:
     that finds no node does not count: once any replica was ready, it is tried until the node is back. Nor
     does a mistake in the agent's file, made while others run, end those at once: it counts as a death.
 
+    A replica that is replaced (`restart`, or more memory than it may use) is drained only when the new one is
+    ready; when that cannot start, the old one stays.
+
     Args:
         task: What each replica runs.
         count: How many replicas.
         variables: The settings of their connection, for their environment, where other users cannot read.
         on_event: Called with everything that happens.
+        limits: What a replica may do before it is replaced.
+        prepare: Waited for once, when the first replica has imported the agent's file.
     """
 
     def __init__(
-        self, task: Task, count: int, variables: Mapping[str, str], on_event: Callable[[Event], None]
+        self,
+        task: Task,
+        count: int,
+        variables: Mapping[str, str],
+        on_event: Callable[[Event], None],
+        limits: ReplicaLimits = ReplicaLimits(),
+        prepare: Callable[[], Awaitable[None]] = _nothing,
     ) -> None:
-        self._task = task
+        self.name = ""
+        """The agent's SLIM name, once its file is imported."""
+        self.on_files: Callable[[], None] = lambda: None
+        """Called when `files` may have grown."""
+        self.was_cut_short = False
+        """Whether `stop_now` ended it."""
+        self._plan = Plan(task, variables, limits.hang_after, self._loaded)
+        self._limits = limits
         self._count = count
-        self._variables = variables
         self._on_event = on_event
-        self._processes: set[asyncio.subprocess.Process] = set()
-        self._stopping = asyncio.Event()
+        self._prepare = prepare
+        self._preparing = asyncio.Lock()
+        self._slots: dict[int, _Slot] = {}
+        self._live: set[Process] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._over = asyncio.Event()
+        self._failure: BaseException | None = None
         self._was_ready = False
+        self._replacements = _Latest("restart")
+        self._scalings = _Latest("scale")
+
+    @property
+    def replicas(self) -> list[Process]:
+        """The process of each replica, in the order of their numbers."""
+        return [self._slots[number].process for number in sorted(self._slots)]
+
+    @property
+    def files(self) -> set[str]:
+        """The user's files that the replicas have imported, if the task asks for them."""
+        return set().union(*(process.files for process in self._live))
 
     async def run(self) -> None:
         """Run until `stop` is called, then drain and end every replica.
@@ -99,202 +119,268 @@ class Supervisor:
         Raises:
             ReplicaFailed: A replica cannot start, or keeps dying; the others have been stopped.
         """
-        replicas = [asyncio.create_task(self._keep(number)) for number in range(1, self._count + 1)]
-        stopping = asyncio.create_task(self._stopping.wait())
         try:
-            await asyncio.wait([stopping, *replicas], return_when=asyncio.FIRST_COMPLETED)
+            if not self._over.is_set():
+                for number in range(1, self._count + 1):
+                    self._open(number, self._launch(number), EventKind.JOINED)
+                if self._limits.max_memory:
+                    self._spawn(self._watch_memory(self._limits.max_memory))
+            await self._over.wait()
         finally:
-            self._stopping.set()
-            await self._end(replicas)
-            results = await asyncio.gather(*replicas, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+            self._over.set()
+            for operations in (self._replacements, self._scalings):
+                await operations.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*(self._retire(process) for process in list(self._live)))
+        if self._failure is not None:
+            raise self._failure
 
     def stop(self) -> None:
-        """Begin to stop."""
-        self._stopping.set()
+        """Begin to stop: every replica drains."""
+        self._over.set()
 
-    async def _end(self, replicas: list[asyncio.Task[None]]) -> None:
-        for process in self._processes:
-            _signal(process, signal.SIGTERM)
-        _, late = await asyncio.wait(replicas, timeout=self._task.drain + _KILL_AFTER)
-        while late:
-            for process in self._processes:
-                _signal(process, signal.SIGKILL)
-            _, late = await asyncio.wait(late, timeout=_KILL_AFTER)
+    def stop_now(self) -> None:
+        """Stop without a drain, also one that is under way."""
+        self.was_cut_short = True
+        self._over.set()
+        for process in self._live:
+            process.kill()
 
-    async def _keep(self, number: int) -> None:
-        deaths: deque[float] = deque(maxlen=_RESTARTS + 1)
-        kind = EventKind.JOINED
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it has begun to stop."""
+        return self._over.is_set()
+
+    async def restart(self, why: str = "restart") -> int:
+        """Replace all replicas, one at a time: each new one is ready before the old one is drained.
+
+        Gives how many were replaced. A newer call takes over from one that is under way.
+
+        Raises:
+            ReplicaFailed: A new one did not become ready: that replica and those after it are as they were.
+                Or the supervisor is stopping, or another restart has taken over.
+        """
+        return await self._replacements.run(lambda: self._roll(why))
+
+    def restart_soon(self, why: str) -> None:
+        """Begin to `restart`; what becomes of it is told as events alone."""
+
+        async def restart() -> None:
+            with contextlib.suppress(ReplicaFailed):
+                await self.restart(why)
+
+        self._spawn(restart())
+
+    async def scale(self, count: int) -> None:
+        """Run so many replicas from now on; returns when the new ones are ready, or the others drained.
+
+        Raises:
+            ReplicaFailed: A new one did not become ready: it is not tried again. Or the supervisor is
+                stopping, or another call has taken over.
+        """
+        await self._scalings.run(lambda: self._scale(count))
+
+    async def _roll(self, why: str) -> int:
+        replaced = 0
+        for slot in list(self._slots.values()):
+            if slot.number in self._slots:
+                await self._replace(slot, why)
+                replaced += 1
+        return replaced
+
+    async def _scale(self, count: int) -> None:
+        surplus = [self._slots.pop(number) for number in sorted(self._slots)[count:]]
+        if surplus:
+            for slot in surplus:
+                slot.keeper.cancel()
+            await asyncio.wait([self._spawn(self._retire(slot.process)) for slot in surplus])
+        # Above the numbers in use, so that the numbers say who was there first.
+        first = max(self._slots, default=0) + 1
+        added = range(first, first + count - len(self._slots))
+        await asyncio.gather(*(self._add(number) for number in added))
+
+    async def _add(self, number: int) -> None:
+        process = self._launch(number)
+        end = await self._ready(process)
+        if end is not None:
+            raise _failed(f"Replica {number} did not start", end)
+        self._open(number, process, EventKind.JOINED)
+
+    async def _replace(self, slot: _Slot, why: str) -> None:
+        """Put a new process into a slot; drain the old one.
+
+        Raises:
+            ReplicaFailed: The new one did not become ready; the old one is still there.
+        """
+        new, old = self._launch(slot.number), slot.process
+        end = await self._ready(new)
+        if end is not None:
+            why = f"its replacement did not start: {end.cause}"
+            self._on_event(Event(EventKind.KEPT, slot.number, old.address, why, end.log))
+            raise _failed(f"Replica {slot.number} is not replaced", end)
+        old = slot.process
+        if slot.number not in self._slots:
+            old = new
+        else:
+            slot.keeper.cancel()
+            self._open(slot.number, new, EventKind.REPLACED, f"; {why}")
+        # Whatever becomes of the restart, this one has begun to drain.
+        await asyncio.shield(self._spawn(self._retire(old)))
+
+    async def _ready(self, process: Process) -> End | None:
+        """Wait until a process is ready; give its end if that comes before."""
+        try:
+            return None if await process.ready() else await process.ended
+        except asyncio.CancelledError:
+            process.kill()
+            raise
+
+    def _launch(self, number: int) -> Process:
+        process = Process(number, self._plan)
+        self._live.add(process)
+        process.ended.add_done_callback(lambda _: self._live.discard(process))
+        return process
+
+    def _open(self, number: int, process: Process, kind: EventKind, detail: str = "") -> None:
+        slot = self._slots.get(number)
+        if slot is None:
+            slot = self._slots[number] = _Slot(number, process, Deaths(number))
+        slot.process = process
+        slot.keeper = self._spawn(self._keep(slot, kind, detail))
+
+    async def _keep(self, slot: _Slot, kind: EventKind, detail: str) -> None:
+        """Tell of the process in a slot, and put a new one there whenever it dies."""
         is_waiting = False
-        while not self._stopping.is_set():
-            last, reason = await self._once(number, kind)
-            if self._stopping.is_set():
-                if last is not None and last.event == "ready":
-                    self._on_event(Event(EventKind.STOPPED, number, last.address))
-                return
-            failure = last if last is not None and last.event == "failed" else None
-            was_waiting, is_waiting = is_waiting, failure is not None and failure.exit == Exit.NO_NODE
-            if failure is not None:
-                self._raise_if_hopeless(failure)
-                reason = failure.message
-            if is_waiting:
-                pause = _AWAY_PAUSE * random.uniform(0.75, 1.25)  # noqa: S311 (jitter is no secret)
-            else:
-                pause = self._died(number, deaths, reason)
+        while True:
+            process = slot.process
+            if await process.ready():
+                self._was_ready = True
+                self._on_event(Event(kind, slot.number, process.address, f"pid {process.pid}{detail}"))
+                self.on_files()
+            end = await asyncio.shield(process.ended)
+            was_waiting = is_waiting
+            is_waiting = end.failure is not None and end.failure.exit == Exit.NO_NODE
+            pause = self._pause(slot, end)
             if not (is_waiting and was_waiting):
-                self._lost(number, last, f"{reason}; starting it again in {pause:.1f} s")
-            kind = EventKind.RESTARTED
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._stopping.wait()
+                lost = f"{end.cause}; starting it again in {pause:.1f} s"
+                self._on_event(Event(EventKind.LOST, slot.number, process.address, lost, end.log))
+            await asyncio.sleep(pause)
+            slot.process = self._launch(slot.number)
+            kind, detail = EventKind.RESTARTED, ""
 
-    def _raise_if_hopeless(self, failure: Report) -> None:
+    def _pause(self, slot: _Slot, end: End) -> float:
+        """Give the seconds until the next start.
+
+        Raises:
+            ReplicaFailed: There is no next start.
+        """
+        failure = end.failure
+        if failure is None:
+            return slot.deaths.add(end.cause)
         # Once a replica was ready, what it needs was there, and may come back.
         if not self._was_ready and failure.exit in (Exit.USAGE, Exit.NO_NODE):
             raise ReplicaFailed(failure.message, failure.exit)
+        if failure.exit == Exit.NO_NODE:
+            return jittered(_AWAY_PAUSE, 0.75, 1.25)
+        return slot.deaths.add(end.cause)
 
-    def _died(self, number: int, deaths: deque[float], reason: str) -> float:
-        """Count a death; give the pause before the next start."""
-        now = asyncio.get_running_loop().time()
-        deaths.append(now)
-        if len(deaths) > _RESTARTS and deaths[-1] - deaths[0] < _WITHIN:
-            raise ReplicaFailed(
-                f"Replica {number} ended {len(deaths)} times within {_WITHIN:.0f} s, last: {reason}. "
-                "It is not started again.",
-                Exit.GAVE_UP,
-            )
-        return self._pause(sum(1 for death in deaths if now - death < _WITHIN))
+    async def _retire(self, process: Process) -> None:
+        if process.ended.done():
+            return
+        end = await process.stop()
+        if process.is_ready:
+            detail = end.reason if end.reason.startswith("killed") else ""
+            self._on_event(Event(EventKind.STOPPED, process.number, process.address, detail))
 
-    def _lost(self, number: int, last: Report | None, detail: str) -> None:
-        self._on_event(Event(EventKind.LOST, number, last.address if last else "", detail))
+    async def _watch_memory(self, most: int) -> None:
+        while True:
+            await asyncio.sleep(_MEMORY_EVERY)
+            for slot in list(self._slots.values()):
+                used = resident(slot.process.pid) if slot.process.is_ready else 0
+                if used > most and not self._replacements.is_busy:
+                    why = f"it used {in_mebibytes(used)} of {in_mebibytes(most)}"
+                    # A limit that no replica can keep must not be tried for ever.
+                    slot.deaths.add(why)
+                    with contextlib.suppress(ReplicaFailed):
+                        await self._replacements.run(partial(self._replace, slot, why))
 
-    async def _once(self, number: int, kind: EventKind) -> tuple[Report | None, str]:
-        """Run a replica to its end; give the last thing that it said, and how it ended."""
-        with contextlib.ExitStack() as stack:
-            try:
-                process, receiving = await self._launch(stack)
-            except OSError as error:
-                return None, f"its process could not be started: {error.strerror}"
-            self._processes.add(process)
-            stack.callback(self._processes.discard, process)
-            if self._stopping.is_set():
-                # Whoever ended the others has not seen this one.
-                _signal(process, signal.SIGTERM)
+    async def _loaded(self, report: Report) -> None:
+        self.name = report.address
+        try:
+            async with self._preparing:
+                await self._prepare()
+                self._prepare = _nothing
+        except SlimActorsError as error:
+            self._fail(error)
+            await asyncio.Event().wait()
 
-            def ready(report: Report) -> None:
-                self._was_ready = True
-                self._on_event(Event(kind, number, report.address, f"pid {process.pid}"))
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something as long as the supervisor runs; its failure ends everything."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
 
-            def unreadable() -> None:
-                _signal(process, signal.SIGKILL)
+        def done(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            error = None if task.cancelled() else task.exception()
+            if error is not None:
+                self._fail(error)
 
-            reports = _Reports(receiving, ready, unreadable)
-            stack.callback(reports.close)
-            # Not for the end of the pipe: a child of the replica may hold that open for ever.
-            code = await process.wait()
-            reports.read()
-            return reports.last, "it sent a report that cannot be read" if reports.broken else _reason(code)
+        task.add_done_callback(done)
+        return task
 
-    async def _launch(self, stack: contextlib.ExitStack) -> tuple[asyncio.subprocess.Process, int]:
-        """Start a process; what it leaves open here is closed with the stack."""
-        with contextlib.ExitStack() as theirs:
-            receiving, sending = os.pipe()
-            stack.callback(os.close, receiving)
-            theirs.callback(os.close, sending)
-            # A pipe of our own: with asyncio's, the wait for a process may also wait for who inherited it.
-            listening, lifeline = os.pipe()
-            stack.callback(os.close, lifeline)
-            theirs.callback(os.close, listening)
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # a user's random.py in the current folder is not ours to import
-                "-m",
-                "slim_actors.replica",
-                stdin=listening,
-                env={
-                    **os.environ,
-                    **self._variables,
-                    CONFIG: msgspec.json.encode(structs.replace(self._task, reports=sending)).decode(),
-                },
-                pass_fds=(sending,),
-                # Ctrl-C in a terminal is for the supervisor alone, also before a replica can ignore it.
-                start_new_session=True,
-            )
-            return process, receiving
-
-    @staticmethod
-    def _pause(deaths: int) -> float:
-        longest = min(_BACKOFF_MOST, _BACKOFF_FIRST * 2.0**deaths)
-        return longest * random.uniform(0.5, 1.0)  # noqa: S311 (jitter is no secret)
+    def _fail(self, error: BaseException) -> None:
+        self._failure = self._failure or error
+        self.stop()
 
 
-class _Reports:
-    """What comes through a pipe from a replica.
+class _Latest:
+    """Does one thing at a time; a newer one takes over from the one before.
 
     Args:
-        descriptor: The pipe; it stays the caller's to close.
-        ready: Called with each report that the replica is ready.
-        broken: Called once, when something else than reports has come.
+        what: What that is called.
     """
 
-    def __init__(self, descriptor: int, ready: Callable[[Report], None], broken: Callable[[], None]) -> None:
-        self._descriptor = descriptor
-        self._ready = ready
-        self._on_broken = broken
-        self._rest = b""
-        self._loop = asyncio.get_running_loop()
-        self.last: Report | None = None
-        self.broken = False
-        os.set_blocking(descriptor, False)
-        self._loop.add_reader(descriptor, self.read)
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._task: asyncio.Task[Any] | None = None
+        self._is_over = False
 
-    def read(self) -> None:
-        """Take what is in the pipe now."""
-        try:
-            data = os.read(self._descriptor, _MOST_REPORT_BYTES)
-        except BlockingIOError:
-            return
-        if not data or self.broken:
-            self.close()
-            return
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._take(line)
-        if len(self._rest) >= _MOST_REPORT_BYTES:
-            self._break()
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is under way."""
+        return self._task is not None and not self._task.done()
 
-    def close(self) -> None:
-        """Take nothing more."""
-        self._loop.remove_reader(self._descriptor)
+    async def run(self, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Do it, whether or not whoever asked for it waits for the end.
 
-    def _take(self, line: bytes) -> None:
-        try:
-            report = msgspec.json.decode(line, type=Report)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            self._break()
-            return
-        self.last = report
-        if report.event == "ready":
-            self._ready(report)
+        Raises:
+            ReplicaFailed: A newer one has taken over, or all is over.
+        """
+        await self._cancel()
+        if self._is_over:
+            raise ReplicaFailed("The run is stopping.", Exit.FAILED)
+        task = asyncio.create_task(begin())
+        self._task = task
+        # Looked at, so that asyncio does not report it where nobody has waited for the end.
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.wait([task])
+        if task.cancelled():
+            why = "The run is stopping" if self._is_over else f"Another {self._what} has taken over"
+            raise ReplicaFailed(f"{why}.", Exit.FAILED)
+        return task.result()
 
-    def _break(self) -> None:
-        if not self.broken:
-            self.broken = True
-            self._on_broken()
+    async def close(self) -> None:
+        """Begin nothing more, and end what is under way."""
+        self._is_over = True
+        await self._cancel()
+
+    async def _cancel(self) -> None:
+        while self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task])
 
 
-def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.send_signal(number)
-
-
-def _reason(code: int) -> str:
-    if code >= 0:
-        return f"ended with exit code {code}"
-    try:
-        return f"killed by {signal.Signals(-code).name}"
-    except ValueError:
-        # The real-time signals have no names.
-        return f"killed by signal {-code}"
+def _failed(what: str, end: End) -> ReplicaFailed:
+    code = Exit.GAVE_UP if end.failure is None else end.failure.exit
+    return ReplicaFailed(f"{what}: {end.cause.rstrip('.')}.", code)
