@@ -23,7 +23,7 @@ from slim_actors.loader import load_agent, local_files
 from slim_actors.logs import LogContext, configure
 from slim_actors.runtime import Runtime
 
-__all__ = ["CONFIG", "Report", "Task", "main"]
+__all__ = ["CONFIG", "Report", "Task", "main", "write_nowhere"]
 
 CONFIG = "SLIM_ACTORS_REPLICA"
 
@@ -134,11 +134,17 @@ def _lifeline(stop: asyncio.Event, go: asyncio.Event) -> None:
         go.set()
         return
     asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
-    # Nobody reads what is printed any more, and to a handler that prints that must not be an error.
-    with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123 (as a descriptor)
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
+    # To a handler that prints it must not be an error that nobody reads that any more.
+    write_nowhere(1, 2)
     stop.set()
+
+
+def write_nowhere(*descriptors: int) -> None:
+    """Let what is written to these go nowhere from now on."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in descriptors:
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def _sentence(text: str) -> str:

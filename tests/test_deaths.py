@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pty
 import re
 import signal
 import sys
@@ -36,6 +37,10 @@ class Mortal(Agent, name="test/ns/mortal"):
             os._exit(7)
         if message == "chat":
             print(("x" * 9_999 + "\\n") * 50, end="")
+        if message == "nap":
+            print("napping", flush=True)
+            await asyncio.sleep(0.5)
+            return "slept"
         if message == "wait":
             print("waiting", flush=True)
             await asyncio.Event().wait()
@@ -231,3 +236,37 @@ def test_ctrl_c_while_a_command_is_loaded_ends_it_quietly(start: Starter, word: 
     command = start("-c", probe, word, python=True)
     assert command.wait() == 130
     assert not command.output
+
+
+async def test_on_a_terminal_lines_name_their_replica_and_its_end_ends_the_run(
+    endpoint: str, file: str
+) -> None:
+    ours, theirs = pty.openpty()
+    takes_it = (
+        "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.executable,"
+    )
+    run = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-c", f"{takes_it} [sys.executable, *sys.argv[1:]])", "-P", "-m", "slim_actors"],
+        *["run", file, "--endpoint", endpoint],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.close(theirs)
+    shown = b""
+
+    def read_until(word: bytes) -> None:
+        nonlocal shown
+        while word not in shown:
+            shown += os.read(ours, 1024)
+
+    async with Runtime(endpoint) as caller:
+        async with asyncio.timeout(30):
+            await asyncio.to_thread(read_until, b"joined")
+            asking = asyncio.create_task(caller.ask(Anycast(NAME), "nap"))
+            await asyncio.to_thread(read_until, b"replica 1 | napping")
+            os.close(ours)
+            # The hang-up drains.
+            assert await asking == "slept"
+            assert await run.wait() == 0

@@ -21,7 +21,7 @@ from slim_actors.errors import ConfigurationError, EndpointInUse
 from slim_actors.exits import Exit
 from slim_actors.identity import SharedSecret
 from slim_actors.names import check_name
-from slim_actors.replica import Task
+from slim_actors.replica import Task, write_nowhere
 from slim_actors.replicas import Event, EventKind, ReplicaLimits, Supervisor
 from slim_actors.replicas.control import Control
 from slim_actors.replicas.memory import parse_bytes
@@ -158,6 +158,7 @@ def _on_signals(supervisor: Supervisor) -> None:
     def hung_up() -> None:
         # With the terminal, whoever looked at it has gone.
         if has_terminal and not _has_terminal():
+            write_nowhere(*shown)
             supervisor.stop()
         else:
             supervisor.restart_soon("SIGHUP")
@@ -166,6 +167,7 @@ def _on_signals(supervisor: Supervisor) -> None:
     loop.add_signal_handler(signal.SIGTERM, supervisor.stop)
     loop.add_signal_handler(signal.SIGINT, interrupted)
     has_terminal = _has_terminal()
+    shown = [number for number in (1, 2) if os.isatty(number)]
     # Under nohup it stays ignored.
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         loop.add_signal_handler(signal.SIGHUP, hung_up)

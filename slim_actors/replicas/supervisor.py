@@ -132,7 +132,9 @@ class Supervisor:
                 await operations.close()
             for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*(self._retire(process) for process in list(self._live)))
+            # Whatever becomes of telling about it, each has its time to drain.
+            retiring = (self._retire(process) for process in list(self._live))
+            await asyncio.gather(*retiring, return_exceptions=True)
         if self._failure is not None:
             raise self._failure
 
