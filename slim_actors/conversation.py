@@ -15,6 +15,7 @@ from slim_actors.errors import (
     DeliveryError,
     Denied,
     RemoteError,
+    Stopped,
     TooLarge,
     UnhandledMessage,
     to_wire,
@@ -68,6 +69,7 @@ class Conversation:
         self._plain_ids = 0
         self._patience = Patience(self._limits.stream_patience, self._holds_up)
         self._goodbye: asyncio.Task[None] | None = None
+        self._is_over = False
         self.ended = asyncio.Event()
         self.link = link(owner=self)
         self._handshake = asyncio.get_running_loop().call_later(
@@ -84,6 +86,13 @@ class Conversation:
         """Tell the caller to send its next messages elsewhere."""
         if self.link.framed:
             self.link.send(wire.Leaving())
+
+    async def close(self) -> None:
+        """End the conversation; what the caller has sent and has no outcome was not, and is not, started."""
+        if self.link.framed:
+            self._is_over = True
+            self.link.send(wire.Error(0, Stopped.code, f"{self._cell.address} has stopped."))
+        await self.link.close()
 
     async def room(self) -> None:
         """See `Origin.room`."""
@@ -208,6 +217,8 @@ class Conversation:
         self.link.send(wire.Grant(message_id, total))
 
     def _message(self, frame: wire.Incoming) -> None:
+        if self._is_over:
+            return
         seen = self._outcomes.find(self.link.peer, frame.id)
         if isinstance(seen, bytes):
             self.link.send_encoded(seen)

@@ -32,7 +32,7 @@ class Exit(IntEnum):
     NO_ROUTE = 4
     """Nobody serves the name."""
     GAVE_UP = 5
-    """A replica ended again and again."""
+    """A replica ended again and again, or a new one could not start."""
     IN_USE = 6
     """Something else listens at the endpoint."""
     REFUSED = 7

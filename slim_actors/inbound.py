@@ -72,7 +72,7 @@ class Inbound:
         """End all conversations, and accept no more."""
         self._acceptor.cancel()
         await asyncio.wait([self._acceptor])
-        closing = (conversation.link.close() for conversation in list(self._conversations))
+        closing = (conversation.close() for conversation in list(self._conversations))
         await asyncio.gather(*closing, return_exceptions=True)
 
     async def _accept(self) -> None:

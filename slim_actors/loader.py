@@ -12,7 +12,7 @@ from types import ModuleType
 from slim_actors.agent import Agent
 from slim_actors.errors import ConfigurationError, SlimActorsError
 
-__all__ = ["load_agent"]
+__all__ = ["load_agent", "local_files"]
 
 
 def load_agent(target: str) -> type[Agent]:
@@ -34,6 +34,23 @@ def load_agent(target: str) -> type[Agent]:
     is_file = place.endswith(".py") or "/" in place or Path(place).is_file()
     module = _guarded(_from_file if is_file else _from_name, place)
     return _named(module, class_name, place) if class_name else _only(module, place)
+
+
+def local_files() -> set[str]:
+    """Give the files of the modules imported so far that are the user's own, not installed ones.
+
+    Those are the ones below the folders that `load_agent` put on the import path.
+    """
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    return {file for file in files if file is not None and _is_local(Path(file))}
+
+
+def _is_local(file: Path) -> bool:
+    # An environment may be in the middle of the user's folder.
+    return any(
+        file.is_relative_to(folder) and not {"site-packages", "dist-packages"}.intersection(file.parts)
+        for folder in _local_folders
+    )
 
 
 def _from_file(place: str) -> ModuleType:
@@ -69,7 +86,11 @@ def _from_name(place: str) -> ModuleType:
         raise
 
 
+_local_folders: set[Path] = set()
+
+
 def _search(*folders: Path) -> None:
+    _local_folders.update(folders)
     for folder in reversed(folders):
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))

@@ -1,28 +1,29 @@
 """One replica: the process that `slim_actors.replicas` starts. It runs one agent until it is told to stop.
 
 What it is to run comes in the environment variable `CONFIG`, what happens goes out as JSON lines on a file
-descriptor. Its standard input is a lifeline: when the supervisor is gone, however it went, that ends, and
-the replica drains and ends too.
+descriptor. Its standard input is a lifeline: a line on it says that the replica may connect, and when the
+supervisor is gone, however it went, it ends, and the replica drains and ends too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import os
 import signal
 import sys
 import traceback
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from slim_actors.errors import SlimActorsError
 from slim_actors.exits import Exit, exit_code
-from slim_actors.loader import load_agent
+from slim_actors.loader import load_agent, local_files
 from slim_actors.logs import LogContext, configure
 from slim_actors.runtime import Runtime
 
-__all__ = ["CONFIG", "Report", "Task", "main"]
+__all__ = ["CONFIG", "Report", "Task", "main", "write_nowhere"]
 
 CONFIG = "SLIM_ACTORS_REPLICA"
 
@@ -39,12 +40,17 @@ class Task(msgspec.Struct, frozen=True):
     require_mls: bool = False
     otel: bool = False
     drain: float = 8.0
+    beat: float = 0.0
+    """Seconds between two signs of life; 0 for none."""
+    tell_files: bool = False
+    """Whether to report the user's files that were imported."""
 
 
-class Report(msgspec.Struct, frozen=True):
-    """What a replica says: that it is ready, or why it could not start."""
+class Report(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a replica says."""
 
-    event: str
+    event: Literal["loaded", "imported", "ready", "beat", "failed"]
+    """The agent's file is imported; a file was; it can be found; its event loop runs; it could not start."""
     address: str = ""
     message: str = ""
     exit: int = 0
@@ -55,6 +61,10 @@ def main() -> int:
     # It is for the supervisor to say when to stop, whoever else may be interrupting every process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure()
+    # What it prints goes through a pipe, and should be seen when it happens, also before a death.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    # A crash outside of Python, and the supervisor's SIGABRT after a hang, show where that was.
+    faulthandler.enable()
     task = msgspec.json.decode(os.environ.pop(CONFIG), type=Task)
     os.set_inheritable(task.reports, False)  # noqa: FBT003 (the signature of the standard library)
     try:
@@ -73,12 +83,15 @@ def main() -> int:
 async def _run(task: Task) -> None:
     # Before the signal handler: an import that takes for ever can be ended at once, it has nothing to drain.
     agent = load_agent(task.target)
-    stop = asyncio.Event()
+    stop, go = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_reader(sys.stdin.fileno(), _lifeline, stop)
+    loop.add_reader(sys.stdin.fileno(), _lifeline, stop, go)
     if task.require_mls:
         agent.require_mls = True
+    _report(task, Report("loaded", address=task.name or agent.__declaration__.name or ""))
+    if not await _before(stop, asyncio.ensure_future(go.wait())):
+        return
     if task.otel:
         # Before the SDK reads it: traces show each agent under its own name.
         os.environ.setdefault("OTEL_SERVICE_NAME", task.name or agent.__declaration__.name or "")
@@ -87,13 +100,27 @@ async def _run(task: Task) -> None:
         if not await _before(stop, spawning):
             return
         ref = spawning.result()
+        if task.tell_files:
+            for file in local_files():
+                _report(task, Report("imported", message=file))
         _report(task, Report("ready", address=str(ref.address)))
+        # From here on nothing of ours may wait for a supervisor that does not read.
+        os.set_blocking(task.reports, False)
+        beating = asyncio.ensure_future(_beat(task))
         ended = asyncio.ensure_future(ref.wait())
-        if not await _before(stop, ended):
+        is_over = await _before(stop, ended)
+        if not is_over:
             await runtime.stop(task.drain)
-        elif (failure := ended.result()) is not None:
+        beating.cancel()
+        if is_over and (failure := ended.result()) is not None:
             # What no restart in the process could mend is for the supervisor of processes.
             raise failure
+
+
+async def _beat(task: Task) -> None:
+    while task.beat:
+        _report(task, Report("beat"))
+        await asyncio.sleep(task.beat)
 
 
 async def _before(stop: asyncio.Event, work: asyncio.Future[Any]) -> bool:
@@ -108,10 +135,22 @@ async def _before(stop: asyncio.Event, work: asyncio.Future[Any]) -> bool:
     return False
 
 
-def _lifeline(stop: asyncio.Event) -> None:
-    if not os.read(sys.stdin.fileno(), 1024):
-        asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
-        stop.set()
+def _lifeline(stop: asyncio.Event, go: asyncio.Event) -> None:
+    if os.read(sys.stdin.fileno(), 1024):
+        go.set()
+        return
+    asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+    # To a handler that prints it must not be an error that nobody reads that any more.
+    write_nowhere(1, 2)
+    stop.set()
+
+
+def write_nowhere(*descriptors: int) -> None:
+    """Let what is written to these go nowhere from now on."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in descriptors:
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def _sentence(text: str) -> str:

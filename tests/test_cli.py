@@ -9,10 +9,11 @@ import signal
 import socket
 from pathlib import Path
 
+import psutil
 import pytest
 
 from slim_actors.endpoints import DEFAULT_ENDPOINT
-from tests.conftest import OTHER_SECRET, Command, Starter, free_endpoint
+from tests.conftest import OTHER_SECRET, Command, Starter, eventually, free_endpoint
 
 ALICE = "agntcy/ns/alice"
 
@@ -260,15 +261,23 @@ def test_the_secret_of_a_run_is_in_no_command_line(start: Starter, endpoint: str
     assert os.environ["SLIM_SHARED_SECRET"].encode() not in words
 
 
-def test_replicas_end_when_their_supervisor_is_killed(start: Starter, endpoint: str) -> None:
+def is_running(pid: int) -> bool:
+    """Tell whether a process is there, and not only because nobody has taken note of its end."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def test_replicas_end_when_their_supervisor_is_killed(start: Starter, endpoint: str) -> None:
     run = start("run", "agents/echo.py", "--endpoint", endpoint)
-    run.until("^joined")
+    (joined,) = run.until(r"^joined.*pid (\d+)")
     run.process.kill()
-    # The replica holds the other end of the output too, so the output ends when the last of both does.
     run.wait()
+    await eventually(lambda: not is_running(int(joined[1])))
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["send"], ["node"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["send"], ["node"], ["restart"], ["scale"], ["ps"]])
 def test_help_has_examples(start: Starter, command: list[str]) -> None:
     shown = start(*command, "--help", TERMINAL_WIDTH="200", COLUMNS="200")
     assert shown.wait() == 0

@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from slim_actors import Anycast, PeerLost, Runtime, Unicast
-from tests.agents_for_tests import Echo, Gate, Wait, Worker
+from slim_actors import Anycast, DeliveryError, NoRoute, PeerLost, Runtime, Stopped, Unicast
+from tests.agents_for_tests import Echo, Gate, Once, Wait, Worker
 from tests.conftest import World, eventually
 
 ECHO = Anycast("test/ns/echo")
@@ -92,6 +92,49 @@ async def test_a_replica_that_stops_leaves_the_pool_at_once(runtime: Runtime) ->
     counts = await answered_by(runtime, ECHO, 12)
     assert refs[0].address.instance not in counts
     assert sorted(counts.values()) == [6, 6]
+
+
+@pytest.mark.parametrize("callers", [1, 16])
+async def test_the_only_replica_hands_over_to_its_successor_and_no_ask_fails(
+    world: World, callers: int
+) -> None:
+    host, caller = await world.runtime(), await world.runtime()
+    ref = await host.spawn(Once)
+    answered = 0
+    failed: list[DeliveryError] = []
+    stopped = asyncio.Event()
+
+    async def load() -> None:
+        nonlocal answered
+        while not stopped.is_set():
+            try:
+                await caller.ask(Anycast("test/ns/once"), answered)
+            except DeliveryError as error:
+                failed.append(error)
+            answered += 1
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(callers):
+            group.create_task(load())
+        for _ in range(6):
+            done = answered
+            await eventually(lambda done=done: answered > done + 20)  # type: ignore[misc]
+            successor = await host.spawn(Once)
+            await ref.stop()
+            ref = successor
+        stopped.set()
+    assert failed == []
+
+
+async def test_nobody_is_looked_for_in_vain_for_long_when_the_last_replica_has_stopped(
+    runtime: Runtime,
+) -> None:
+    ref = await runtime.spawn(Echo)
+    route = Anycast("test/ns/echo", timeout=0.1)
+    assert await runtime.ask(route, "x") == "x"
+    await ref.stop()
+    with pytest.raises((NoRoute, Stopped)):
+        await runtime.ask(route, "x", timeout=10)
 
 
 async def test_unicast_stays_with_one_replica(runtime: Runtime) -> None:

@@ -8,6 +8,7 @@ import sys
 import typer
 
 from slim_actors.cli.console import complain
+from slim_actors.cli.control import ps, restart, scale
 from slim_actors.cli.node import node
 from slim_actors.cli.run import run
 from slim_actors.cli.send import send
@@ -23,8 +24,8 @@ app = typer.Typer(
     name="slim-actors",
     help="Run agents as actors on a SLIM node, and talk to them.",
     epilog="Exit codes: 0 all well, 1 a message was not answered, 2 wrong input, 3 no node, 4 nobody serves "
-    "the name, 5 a replica kept dying, 6 the endpoint is in use, 7 an identity or a call is refused, "
-    "130 interrupted before the answer.",
+    "the name, 5 a replica kept dying or could not be replaced, 6 the endpoint is in use, 7 an identity "
+    "or a call is refused, 130 interrupted before the end.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,6 +35,9 @@ app = typer.Typer(
 app.command()(run)
 app.command()(send)
 app.command()(node)
+app.command()(restart)
+app.command()(scale)
+app.command()(ps)
 
 
 def _version(wanted: bool) -> None:

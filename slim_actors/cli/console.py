@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["complain", "line"]
+__all__ = ["complain", "line", "table"]
 
 
 def line(label: str, text: str, *, style: str = "green") -> None:
@@ -16,6 +17,21 @@ def line(label: str, text: str, *, style: str = "green") -> None:
 def complain(text: str) -> None:
     """Say what went wrong, where errors go."""
     _print(sys.stderr, "error:", text, "bold red", gap=" ")
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; where a program reads, its rows alone, with tabs between the columns."""
+    if not sys.stdout.isatty():
+        for row in rows:
+            print("\t".join(row), flush=True)  # noqa: T201 (this is what prints)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(*headings)
+    for row in rows:
+        shown.add_row(*row)
+    Console().print(shown)
 
 
 def _print(stream: Any, label: str, text: str, style: str, gap: str = "") -> None:

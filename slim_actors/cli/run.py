@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Annotated
@@ -10,24 +13,22 @@ import typer
 from attrs import evolve
 
 from slim_actors.cli.console import line
+from slim_actors.cli.events import show
 from slim_actors.cli.options import OtelOption, with_settings
-from slim_actors.cli.stopping import on_stop_signal, run_until_stopped
+from slim_actors.cli.stopping import INTERRUPTED, run_until_stopped
 from slim_actors.endpoints import DEFAULT_ENDPOINT, Endpoint, no_node
 from slim_actors.errors import ConfigurationError, EndpointInUse
+from slim_actors.exits import Exit
 from slim_actors.identity import SharedSecret
 from slim_actors.names import check_name
-from slim_actors.replica import Task
-from slim_actors.replicas import Event, EventKind, Supervisor
+from slim_actors.replica import Task, write_nowhere
+from slim_actors.replicas import Event, EventKind, ReplicaLimits, Supervisor
+from slim_actors.replicas.control import Control
+from slim_actors.replicas.memory import parse_bytes
+from slim_actors.replicas.reload import check_reload, reload_on_change
 from slim_actors.settings import Settings
 
 __all__ = ["run"]
-
-_STYLES = {
-    EventKind.JOINED: "green",
-    EventKind.RESTARTED: "green",
-    EventKind.LOST: "bold red",
-    EventKind.STOPPED: "dim",
-}
 
 
 @with_settings
@@ -49,12 +50,43 @@ def run(
         ),
     ] = False,
     otel: OtelOption = False,
+    reload: Annotated[
+        bool,
+        typer.Option(
+            "--reload",
+            envvar="SLIM_ACTORS_RELOAD",
+            help="For development: replace the replicas when the agent's files change.",
+        ),
+    ] = False,
+    drain_timeout: Annotated[
+        float,
+        typer.Option(
+            envvar="SLIM_ACTORS_DRAIN_TIMEOUT",
+            help="Seconds that a replica which stops may take to finish what it has accepted.",
+        ),
+    ] = 8.0,
+    hang_after: Annotated[
+        float,
+        typer.Option(
+            envvar="SLIM_ACTORS_HANG_AFTER",
+            help="Seconds after which a replica whose event loop stands still is killed; 0 for never.",
+        ),
+    ] = 30.0,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(
+            envvar="SLIM_ACTORS_MAX_MEMORY",
+            help="Memory beyond which a replica is replaced, such as 500MiB.",
+            show_default=False,
+        ),
+    ] = None,
     *,
     settings: Settings,
 ) -> None:
     """Run replicas of an agent until Ctrl-C, and restart those that die.
 
-    With nothing listening at the default endpoint, a SLIM node is started too.
+    With nothing listening at the default endpoint, a SLIM node is started too. SIGHUP replaces the replicas,
+    one at a time, as slim-actors restart does. A second Ctrl-C does not wait for what they handle.
 
     Examples:
         slim-actors run agents/echo.py --replicas 3
@@ -62,34 +94,97 @@ def run(
         slim-actors run my_agents.py:Planner --name acme/prod/planner
 
         slim-actors run package.module:Agent --endpoint unix:///tmp/slim.sock
+
+        slim-actors run agents/echo.py --reload
+
+        slim-actors run agents/echo.py --max-memory 500MiB --hang-after 60 --drain-timeout 30
     """
     if replicas < 1:
         raise ConfigurationError(f"--replicas is {replicas}, but must be 1 or more.")
+    for option, seconds in (("--drain-timeout", drain_timeout), ("--hang-after", hang_after)):
+        if not 0 <= seconds < float("inf"):
+            raise ConfigurationError(f"{option} is {seconds:g}, but must be a number of seconds from 0 up.")
     if name is not None:
         check_name(name)
-    run_until_stopped(_run(target, replicas, name, settings, require_mls=mls, otel=otel))
+    if reload:
+        check_reload()
+    limits = ReplicaLimits(hang_after, parse_bytes(max_memory) if max_memory else 0)
+    task = Task(target, -1, name, mls, otel, drain_timeout, tell_files=reload)
+    raise typer.Exit(run_until_stopped(_run(task, replicas, settings, limits)) or Exit.OK)
 
 
-async def _run(
-    target: str, replicas: int, name: str | None, settings: Settings, *, require_mls: bool, otel: bool
-) -> None:
+async def _run(task: Task, replicas: int, settings: Settings, limits: ReplicaLimits) -> int:
+    # Here, though the replicas look for theirs: what is wrong with it is said once, and before all else.
+    identity = settings.identity()
+    if isinstance(identity, SharedSecret):
+        settings = evolve(settings, shared_secret=identity.secret)
+    endpoint = settings.node
     async with AsyncExitStack() as stack:
-        # Here, though the replicas look for theirs: what is wrong with it is said once, and before all else.
-        identity = settings.identity()
-        if isinstance(identity, SharedSecret):
-            settings = evolve(settings, shared_secret=identity.secret)
-        task = Task(target, reports=-1, name=name, require_mls=require_mls, otel=otel)
-        tell = await _counting(stack) if otel else _show
-        supervisor = Supervisor(task, replicas, settings.variables(), tell)
-        on_stop_signal(supervisor.stop)
-        if not await settings.node.listening():
-            await _embed(settings.node, stack)
+
+        async def prepare() -> None:
+            # Only now: a mistake in the agent's file should not cost a node.
+            if not await endpoint.listening():
+                await _embed(endpoint, stack)
+
+        def on_event(event: Event) -> None:
+            show(event)
+            control.tell(event)
+            count(event)
+
+        if str(endpoint) != DEFAULT_ENDPOINT and not await endpoint.listening():
+            raise no_node(endpoint)
+        count = await _counting(stack) if task.otel else _no_count
+        supervisor = Supervisor(task, replicas, settings.variables(), on_event, limits, prepare)
+        control = Control(supervisor)
+        _on_signals(supervisor)
+        try:
+            await stack.enter_async_context(control)
+        except OSError as error:
+            line("control", f"restart, scale and ps will not find this run: {error}", style="yellow")
+        if task.tell_files:
+            stack.callback(asyncio.create_task(reload_on_change(supervisor)).cancel)
         await supervisor.run()
+        return INTERRUPTED if supervisor.was_cut_short else Exit.OK
+
+
+def _on_signals(supervisor: Supervisor) -> None:
+    def interrupted() -> None:
+        if supervisor.is_stopping:
+            supervisor.stop_now()
+        else:
+            supervisor.stop()
+            line("stopping", "when all that was accepted is finished; Ctrl-C again stops now", style="dim")
+
+    def hung_up() -> None:
+        # With the terminal, whoever looked at it has gone.
+        if has_terminal and not _has_terminal():
+            write_nowhere(*shown)
+            supervisor.stop()
+        else:
+            supervisor.restart_soon("SIGHUP")
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, supervisor.stop)
+    loop.add_signal_handler(signal.SIGINT, interrupted)
+    has_terminal = _has_terminal()
+    shown = [number for number in (1, 2) if os.isatty(number)]
+    # Under nohup it stays ignored.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGHUP, hung_up)
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 async def _embed(endpoint: Endpoint, stack: AsyncExitStack) -> None:
     if str(endpoint) != DEFAULT_ENDPOINT:
-        raise no_node(endpoint)
+        # It was there when the run began, and may come back.
+        return
     from slim_actors.transport.node import SlimNode
 
     node = SlimNode(endpoint)
@@ -103,24 +198,18 @@ async def _embed(endpoint: Endpoint, stack: AsyncExitStack) -> None:
 
 
 async def _counting(stack: AsyncExitStack) -> Callable[[Event], None]:
-    """Give what shows events and counts the restarts."""
+    """Give what counts the restarts."""
     from slim_actors.telemetry import exporting, restarts
 
     await stack.enter_async_context(exporting())
     counter = restarts()
 
-    def tell(event: Event) -> None:
-        _show(event)
+    def count(event: Event) -> None:
         if event.kind is EventKind.RESTARTED:
             counter.add(1, {"messaging.destination.name": event.address.rpartition("/")[0]})
 
-    return tell
+    return count
 
 
-def _show(event: Event) -> None:
-    detail = f" ({event.detail})" if event.detail else ""
-    line(
-        event.kind.value,
-        f"replica {event.replica} {event.address}".rstrip() + detail,
-        style=_STYLES[event.kind],
-    )
+def _no_count(event: Event) -> None:
+    """Count nothing."""

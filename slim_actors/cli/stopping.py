@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -23,10 +22,12 @@ def on_stop_signal(callback: Callable[[], None]) -> None:
         loop.add_signal_handler(number, callback)
 
 
-def run_until_stopped(work: Coroutine[Any, Any, None]) -> None:
-    """Run what ends with `on_stop_signal`; Ctrl-C just before that is in place ends it as well."""
-    with contextlib.suppress(KeyboardInterrupt):
-        _run(work)
+def run_until_stopped(work: Coroutine[Any, Any, T]) -> T | None:
+    """Run what a signal ends; Ctrl-C just before its handler is in place ends it as well, with None."""
+    try:
+        return _run(work)
+    except KeyboardInterrupt:
+        return None
 
 
 def run_until_done(work: Coroutine[Any, Any, int]) -> int:

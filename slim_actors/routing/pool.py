@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection
 from copy import copy
 
@@ -15,6 +16,8 @@ __all__ = ["Pool"]
 _REDISCOVER_AFTER = 3.0
 _SETUPS_AT_ONCE = 8
 _MOST_ROUNDS = 4
+_MOST_ROUNDS_IN_VAIN = 2
+_MOST_LEFT = 64
 
 
 class Pool:
@@ -40,6 +43,8 @@ class Pool:
         self._turns = itertools.count(1)
         self._explorer: asyncio.Task[None] | None = None
         self._explored_at = 0.0
+        self._changed = asyncio.Event()
+        self._left: deque[str] = deque(maxlen=_MOST_LEFT)
 
     @property
     def peers(self) -> Collection[Peer]:
@@ -51,8 +56,13 @@ class Pool:
     def _usable(self) -> list[Peer]:
         return [peer for peer in self.peers if not peer.is_leaving]
 
+    @property
+    def _all_left(self) -> bool:
+        """Whether everybody who was known is stopping, or has stopped."""
+        return not self._usable and bool(self._peers or self._left)
+
     async def acquire(self, avoid: Collection[str] = ()) -> Peer:
-        """Choose the replica for the next message, after one session set-up at the most.
+        """Choose the replica for the next message, after one session set-up at the most while nobody leaves.
 
         Args:
             avoid: Instances that will not do.
@@ -61,6 +71,17 @@ class Pool:
             NoRoute: Nobody answers to the name, or nobody but the ones to avoid.
             NodeUnreachable: The network is away and no replica is known.
         """
+        if not self._all_left:
+            await self._meet()
+        if self._all_left:
+            await self._look_round()
+        peer = self._choose(avoid)
+        peer.uses += 1
+        peer.last_used = next(self._turns)
+        return peer
+
+    async def _meet(self) -> None:
+        """Get to know the replicas, by a set-up at the most; the first must succeed."""
         if self._complete and self._usable:
             self._explore_sometimes()
         elif len(self._setups) < _SETUPS_AT_ONCE:
@@ -71,10 +92,6 @@ class Pool:
                 self._explore_now()
         elif not self._usable:
             await self._wait(list(self._setups))
-        peer = self._choose(avoid)
-        peer.uses += 1
-        peer.last_used = next(self._turns)
-        return peer
 
     async def close(self) -> None:
         """End all conversations."""
@@ -96,7 +113,8 @@ class Pool:
     def _drop_lost(self) -> None:
         lost = [instance for instance, peer in self._peers.items() if peer.is_lost]
         for instance in lost:
-            del self._peers[instance]
+            if self._peers.pop(instance).is_leaving:
+                self._left.append(instance)
             # Whoever replaces it should be found at the next use.
             self._explored_at = 0.0
 
@@ -108,13 +126,14 @@ class Pool:
 
     def _set_up_done(self, setup: asyncio.Task[bool]) -> None:
         self._setups.discard(setup)
+        self._changed.set()
         if not setup.cancelled():
             # Looked at, so that asyncio does not report it when its callers found another replica meanwhile.
             setup.exception()
 
     async def _wait(self, setups: Collection[asyncio.Task[bool]]) -> None:
         await asyncio.wait(setups)
-        if self._usable:
+        if self._usable or self._all_left:
             return
         for setup in setups:
             error = setup.exception()
@@ -127,7 +146,7 @@ class Pool:
         peer = await self._find()
         instance = peer.address.instance
         self._drop_lost()
-        if instance in self._peers:
+        if instance in self._peers or instance in self._left:
             await peer.close()
             return False
         # One that joins a pool at work takes its part from now on, and is not made to catch up.
@@ -143,6 +162,26 @@ class Pool:
     def _explore_now(self) -> None:
         if self._explorer is None or self._explorer.done():
             self._explorer = asyncio.create_task(self._explore(), name="anycast discovery")
+
+    async def _look_round(self) -> None:
+        """Find somebody in the place of replicas that are leaving.
+
+        Those keep their name until they have drained, so a set-up may well lead to one of them again; and one
+        that reaches it in the moment of its end waits in vain. So go round, and take who comes first.
+        """
+        vain = 0
+        for _ in range(_MOST_ROUNDS):
+            room = _SETUPS_AT_ONCE - len(self._setups)
+            setups = [self._set_up() for _ in range(min(room, len(self._peers) + 1))] or list(self._setups)
+            while not all(setup.done() for setup in setups):
+                self._changed.clear()
+                await self._changed.wait()
+                if self._usable:
+                    return
+            errors = [error for setup in setups if (error := setup.exception()) is not None]
+            vain += len(errors) == len(setups)
+            if vain == _MOST_ROUNDS_IN_VAIN:
+                raise copy(errors[0])
 
     async def _explore(self) -> None:
         """Go once round all replicas: as many set-ups as there are known ones, and one more.

@@ -1,0 +1,245 @@
+"""One process of a replica, from its start to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
+
+import msgspec
+from attrs import frozen
+from msgspec import structs
+
+from slim_actors.logs import FORMAT_VARIABLE
+from slim_actors.replica import CONFIG, Report, Task
+from slim_actors.replicas.output import Output
+from slim_actors.replicas.reports import Reports
+
+__all__ = ["KILL_AFTER", "End", "Plan", "Process"]
+
+KILL_AFTER = 5.0
+"""Seconds on top of the drain: the goodbyes, and the agent's own ``stopped``, are not part of it."""
+
+_ABORT_WITHIN = 1.0
+_BEATS_MISSED = 4
+
+
+@frozen
+class Plan:
+    """How every process of a run is started.
+
+    Attributes:
+        task: What it runs.
+        variables: The settings of its connection, for its environment, where other users cannot read.
+        hang_after: Seconds without a sign of its event loop after which it is killed; 0 for never.
+        loaded: Waited for once the agent's file is imported, before anything is connected to.
+    """
+
+    task: Task
+    variables: Mapping[str, str]
+    hang_after: float
+    loaded: Callable[[Report], Awaitable[None]]
+
+
+@frozen
+class End:
+    """How a process ended.
+
+    Attributes:
+        reason: Said to a person: an exit code, a signal, or what was done to it.
+        failure: Its own report of why it could not start.
+        log: The last lines that it printed.
+    """
+
+    reason: str
+    failure: Report | None = None
+    log: tuple[str, ...] = ()
+
+    @property
+    def cause(self) -> str:
+        """What is said of it: the process's own words, if it had any."""
+        return self.reason if self.failure is None else self.failure.message
+
+
+class Process:
+    """A running process; `ended` is its end, and never fails.
+
+    Args:
+        number: Which replica it is.
+        plan: What it is to do.
+    """
+
+    def __init__(self, number: int, plan: Plan) -> None:
+        self.number = number
+        self.address = ""
+        """Its name and id, once it is ready."""
+        self.pid = 0
+        self.files: set[str] = set()
+        """The files of the user that it has imported, if the task asks for them."""
+        self._plan = plan
+        self._process: asyncio.subprocess.Process | None = None
+        self._lifeline = -1
+        self._ready = asyncio.Event()
+        self._failure: Report | None = None
+        self._fate = ""
+        self._is_alive = True
+        self._signalled: signal.Signals | None = None
+        self._work: set[asyncio.Task[None]] = set()
+        self.ended = asyncio.create_task(self._run(), name=f"replica {number}")
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can be found by its name, or could before it ended."""
+        return bool(self.address)
+
+    async def ready(self) -> bool:
+        """Wait until it is ready, or has ended before; tell which."""
+        waiting = asyncio.create_task(self._ready.wait())
+        try:
+            await asyncio.wait([waiting, self.ended], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiting.cancel()
+        return self.is_ready
+
+    async def stop(self) -> End:
+        """Let it drain and end; kill it if that takes longer than it may."""
+        self._signal(signal.SIGTERM)
+        await asyncio.wait([self.ended], timeout=self._plan.task.drain + KILL_AFTER)
+        if not self.ended.done():
+            self._fate = self._fate or f"killed: it did not end within {self._plan.task.drain:g} s of drain"
+            self.kill()
+        return await self.ended
+
+    def kill(self) -> None:
+        """End it now."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # One that is just being started gets it as soon as it exists.
+        self._signalled = number
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+    async def _run(self) -> End:
+        with contextlib.ExitStack() as stack:
+            try:
+                process, receiving, output = await self._launch(stack)
+            except OSError as error:
+                return End(f"its process could not be started: {error.strerror}")
+            self._process, self.pid = process, process.pid
+            if self._signalled is not None:
+                self._signal(self._signalled)
+            reports = Reports(receiving, self._take, self._cannot_be_read)
+            # Not for the end of a pipe: a child of the replica may hold that open for ever.
+            code = await process.wait()
+            for task in self._work:
+                task.cancel()
+            reports.finish()
+            return End(self._fate or _reason(code), self._failure, await output.finish())
+
+    async def _launch(self, stack: contextlib.ExitStack) -> tuple[asyncio.subprocess.Process, int, Output]:
+        """Start the process; what it leaves open here is closed with the stack."""
+        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as on_error:
+            receiving, sending = os.pipe()
+            stack.callback(os.close, receiving)
+            theirs.callback(os.close, sending)
+            # Pipes of our own: with asyncio's, the wait for a process may also wait for who inherited them.
+            listening, self._lifeline = os.pipe()
+            stack.callback(os.close, self._lifeline)
+            theirs.callback(os.close, listening)
+            printed, printing = os.pipe()
+            on_error.callback(os.close, printed)
+            theirs.callback(os.close, printing)
+            complained, complaining = os.pipe()
+            on_error.callback(os.close, complained)
+            theirs.callback(os.close, complaining)
+            task = structs.replace(
+                self._plan.task, reports=sending, beat=self._plan.hang_after / (2 * _BEATS_MISSED)
+            )
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",  # a user's random.py in the current folder is not ours to import
+                "-m",
+                "slim_actors.replica",
+                stdin=listening,
+                stdout=printing,
+                stderr=complaining,
+                env={
+                    **os.environ,
+                    **self._plan.variables,
+                    # Its own standard error is a pipe, but who reads that is a person all the same.
+                    **({FORMAT_VARIABLE: "text"} if _logs_to_a_person() else {}),
+                    CONFIG: msgspec.json.encode(task).decode(),
+                    # Byte code knows its source by the second, and a reload may come within one.
+                    **({"PYTHONDONTWRITEBYTECODE": "1"} if task.tell_files else {}),
+                },
+                pass_fds=(sending,),
+                # Ctrl-C in a terminal is for the supervisor alone, also before a replica can ignore it.
+                start_new_session=True,
+            )
+            on_error.pop_all()
+            return process, receiving, Output(self.number, printed, complained)
+
+    def _take(self, report: Report) -> None:
+        self._is_alive = True
+        match report.event:
+            case "loaded":
+                self._later(self._go(report))
+            case "ready":
+                self.address = report.address
+                self._ready.set()
+                if self._plan.hang_after:
+                    self._later(self._watch())
+            case "failed":
+                self._failure = report
+            case "imported":
+                self.files.add(report.message)
+            case "beat":
+                pass
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+    async def _go(self, report: Report) -> None:
+        await self._plan.loaded(report)
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._lifeline, b"\n")
+
+    async def _watch(self) -> None:
+        """Kill the process when its event loop stands still."""
+        missed = 0
+        while missed < _BEATS_MISSED:
+            # Counted in rounds of our own: when this process was frozen itself, only one has passed.
+            await asyncio.sleep(self._plan.hang_after / _BEATS_MISSED)
+            missed = 0 if self._is_alive else missed + 1
+            self._is_alive = False
+        self._fate = f"hung: its event loop did not run for {self._plan.hang_after:g} s"
+        # It shows where it hangs, if it still can.
+        self._signal(signal.SIGABRT)
+        await asyncio.sleep(_ABORT_WITHIN)
+        self._signal(signal.SIGKILL)
+
+    def _cannot_be_read(self) -> None:
+        self._fate = "it sent a report that cannot be read"
+        self.kill()
+
+
+def _logs_to_a_person() -> bool:
+    return os.isatty(2) and os.environ.get(FORMAT_VARIABLE, "auto").lower() == "auto"
+
+
+def _reason(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"killed by {signal.Signals(-code).name}"
+    except ValueError:
+        # The real-time signals have no names.
+        return f"killed by signal {-code}"

@@ -1,0 +1,388 @@
+"""The supervisor of replica processes: keeps so many running, and replaces them without a gap."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+from attrs import define, field, frozen
+
+from slim_actors.errors import SlimActorsError
+from slim_actors.exits import Exit
+from slim_actors.replica import Report, Task
+from slim_actors.replicas.deaths import Deaths, jittered
+from slim_actors.replicas.events import Event, EventKind, ReplicaFailed
+from slim_actors.replicas.memory import in_mebibytes, resident
+from slim_actors.replicas.process import End, Plan, Process
+
+__all__ = ["ReplicaLimits", "Supervisor"]
+
+T = TypeVar("T")
+
+_AWAY_PAUSE = 2.0
+_MEMORY_EVERY = 1.0
+
+
+@frozen
+class ReplicaLimits:
+    """What a replica may do before it is replaced.
+
+    Attributes:
+        hang_after: Seconds that its event loop may stand still; 0 for any time.
+        max_memory: Bytes of resident memory that it may use; 0 for any number.
+    """
+
+    hang_after: float = 30.0
+    max_memory: int = 0
+
+
+@define(eq=False)
+class _Slot:
+    """The place of one replica: one process after another is in it."""
+
+    number: int
+    process: Process
+    deaths: Deaths
+    keeper: asyncio.Task[None] = field(init=False)
+
+
+async def _nothing() -> None:
+    """Do nothing."""
+
+
+class Supervisor:
+    """Keeps a number of replica processes of one agent running.
+
+    A replica that dies is started again, after a pause that doubles with each death (with jitter, so that
+    many do not come back at once); after more than 5 restarts within 30 s the supervisor gives up. A replica
+    that finds no node does not count: once any replica was ready, it is tried until the node is back. Nor
+    does a mistake in the agent's file, made while others run, end those at once: it counts as a death.
+
+    A replica that is replaced (`restart`, or more memory than it may use) is drained only when the new one is
+    ready; when that cannot start, the old one stays.
+
+    Args:
+        task: What each replica runs.
+        count: How many replicas.
+        variables: The settings of their connection, for their environment, where other users cannot read.
+        on_event: Called with everything that happens.
+        limits: What a replica may do before it is replaced.
+        prepare: Waited for once, when the first replica has imported the agent's file.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        count: int,
+        variables: Mapping[str, str],
+        on_event: Callable[[Event], None],
+        limits: ReplicaLimits = ReplicaLimits(),
+        prepare: Callable[[], Awaitable[None]] = _nothing,
+    ) -> None:
+        self.name = ""
+        """The agent's SLIM name, once its file is imported."""
+        self.on_files: Callable[[], None] = lambda: None
+        """Called when `files` may have grown."""
+        self.was_cut_short = False
+        """Whether `stop_now` ended it."""
+        self._plan = Plan(task, variables, limits.hang_after, self._loaded)
+        self._limits = limits
+        self._count = count
+        self._on_event = on_event
+        self._prepare = prepare
+        self._preparing = asyncio.Lock()
+        self._slots: dict[int, _Slot] = {}
+        self._live: set[Process] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._over = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._was_ready = False
+        self._replacements = _Latest("restart")
+        self._scalings = _Latest("scale")
+
+    @property
+    def replicas(self) -> list[Process]:
+        """The process of each replica, in the order of their numbers."""
+        return [self._slots[number].process for number in sorted(self._slots)]
+
+    @property
+    def files(self) -> set[str]:
+        """The user's files that the replicas have imported, if the task asks for them."""
+        return set().union(*(process.files for process in self._live))
+
+    async def run(self) -> None:
+        """Run until `stop` is called, then drain and end every replica.
+
+        Raises:
+            ReplicaFailed: A replica cannot start, or keeps dying; the others have been stopped.
+        """
+        try:
+            if not self._over.is_set():
+                for number in range(1, self._count + 1):
+                    self._open(number, self._launch(number), EventKind.JOINED)
+                if self._limits.max_memory:
+                    self._spawn(self._watch_memory(self._limits.max_memory))
+            await self._over.wait()
+        finally:
+            self._over.set()
+            for operations in (self._replacements, self._scalings):
+                await operations.close()
+            for task in self._tasks:
+                task.cancel()
+            # Whatever becomes of telling about it, each has its time to drain.
+            retiring = (self._retire(process) for process in list(self._live))
+            await asyncio.gather(*retiring, return_exceptions=True)
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Begin to stop: every replica drains."""
+        self._over.set()
+
+    def stop_now(self) -> None:
+        """Stop without a drain, also one that is under way."""
+        self.was_cut_short = True
+        self._over.set()
+        for process in self._live:
+            process.kill()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it has begun to stop."""
+        return self._over.is_set()
+
+    async def restart(self, why: str = "restart") -> int:
+        """Replace all replicas, one at a time: each new one is ready before the old one is drained.
+
+        Gives how many were replaced. A newer call takes over from one that is under way.
+
+        Raises:
+            ReplicaFailed: A new one did not become ready: that replica and those after it are as they were.
+                Or the supervisor is stopping, or another restart has taken over.
+        """
+        return await self._replacements.run(lambda: self._roll(why))
+
+    def restart_soon(self, why: str) -> None:
+        """Begin to `restart`; what becomes of it is told as events alone."""
+
+        async def restart() -> None:
+            with contextlib.suppress(ReplicaFailed):
+                await self.restart(why)
+
+        self._spawn(restart())
+
+    async def scale(self, count: int) -> None:
+        """Run so many replicas from now on; returns when the new ones are ready, or the others drained.
+
+        Raises:
+            ReplicaFailed: A new one did not become ready: it is not tried again. Or the supervisor is
+                stopping, or another call has taken over.
+        """
+        await self._scalings.run(lambda: self._scale(count))
+
+    async def _roll(self, why: str) -> int:
+        replaced = 0
+        for slot in list(self._slots.values()):
+            if slot.number in self._slots:
+                await self._replace(slot, why)
+                replaced += 1
+        return replaced
+
+    async def _scale(self, count: int) -> None:
+        surplus = [self._slots.pop(number) for number in sorted(self._slots)[count:]]
+        if surplus:
+            for slot in surplus:
+                slot.keeper.cancel()
+            await asyncio.wait([self._spawn(self._retire(slot.process)) for slot in surplus])
+        # Above the numbers in use, so that the numbers say who was there first.
+        first = max(self._slots, default=0) + 1
+        added = range(first, first + count - len(self._slots))
+        await asyncio.gather(*(self._add(number) for number in added))
+
+    async def _add(self, number: int) -> None:
+        process = self._launch(number)
+        end = await self._ready(process)
+        if end is not None:
+            raise _failed(f"Replica {number} did not start", end)
+        self._open(number, process, EventKind.JOINED)
+
+    async def _replace(self, slot: _Slot, why: str) -> None:
+        """Put a new process into a slot; drain the old one.
+
+        Raises:
+            ReplicaFailed: The new one did not become ready; the old one is still there.
+        """
+        new, old = self._launch(slot.number), slot.process
+        end = await self._ready(new)
+        if end is not None:
+            why = f"its replacement did not start: {end.cause}"
+            self._on_event(Event(EventKind.KEPT, slot.number, old.address, why, end.log))
+            raise _failed(f"Replica {slot.number} is not replaced", end)
+        old = slot.process
+        if slot.number not in self._slots:
+            old = new
+        else:
+            slot.keeper.cancel()
+            self._open(slot.number, new, EventKind.REPLACED, f"; {why}")
+        # Whatever becomes of the restart, this one has begun to drain.
+        await asyncio.shield(self._spawn(self._retire(old)))
+
+    async def _ready(self, process: Process) -> End | None:
+        """Wait until a process is ready; give its end if that comes before."""
+        try:
+            return None if await process.ready() else await process.ended
+        except asyncio.CancelledError:
+            process.kill()
+            raise
+
+    def _launch(self, number: int) -> Process:
+        process = Process(number, self._plan)
+        self._live.add(process)
+        process.ended.add_done_callback(lambda _: self._live.discard(process))
+        return process
+
+    def _open(self, number: int, process: Process, kind: EventKind, detail: str = "") -> None:
+        slot = self._slots.get(number)
+        if slot is None:
+            slot = self._slots[number] = _Slot(number, process, Deaths(number))
+        slot.process = process
+        slot.keeper = self._spawn(self._keep(slot, kind, detail))
+
+    async def _keep(self, slot: _Slot, kind: EventKind, detail: str) -> None:
+        """Tell of the process in a slot, and put a new one there whenever it dies."""
+        is_waiting = False
+        while True:
+            process = slot.process
+            if await process.ready():
+                self._was_ready = True
+                self._on_event(Event(kind, slot.number, process.address, f"pid {process.pid}{detail}"))
+                self.on_files()
+            end = await asyncio.shield(process.ended)
+            was_waiting = is_waiting
+            is_waiting = end.failure is not None and end.failure.exit == Exit.NO_NODE
+            pause = self._pause(slot, end)
+            if not (is_waiting and was_waiting):
+                lost = f"{end.cause}; starting it again in {pause:.1f} s"
+                self._on_event(Event(EventKind.LOST, slot.number, process.address, lost, end.log))
+            await asyncio.sleep(pause)
+            slot.process = self._launch(slot.number)
+            kind, detail = EventKind.RESTARTED, ""
+
+    def _pause(self, slot: _Slot, end: End) -> float:
+        """Give the seconds until the next start.
+
+        Raises:
+            ReplicaFailed: There is no next start.
+        """
+        failure = end.failure
+        if failure is None:
+            return slot.deaths.add(end.cause)
+        # Once a replica was ready, what it needs was there, and may come back.
+        if not self._was_ready and failure.exit in (Exit.USAGE, Exit.NO_NODE):
+            raise ReplicaFailed(failure.message, failure.exit)
+        if failure.exit == Exit.NO_NODE:
+            return jittered(_AWAY_PAUSE, 0.75, 1.25)
+        return slot.deaths.add(end.cause)
+
+    async def _retire(self, process: Process) -> None:
+        if process.ended.done():
+            return
+        end = await process.stop()
+        if process.is_ready:
+            detail = end.reason if end.reason.startswith("killed") else ""
+            self._on_event(Event(EventKind.STOPPED, process.number, process.address, detail))
+
+    async def _watch_memory(self, most: int) -> None:
+        while True:
+            await asyncio.sleep(_MEMORY_EVERY)
+            for slot in list(self._slots.values()):
+                used = resident(slot.process.pid) if slot.process.is_ready else 0
+                if used > most and not self._replacements.is_busy:
+                    why = f"it used {in_mebibytes(used)} of {in_mebibytes(most)}"
+                    # A limit that no replica can keep must not be tried for ever.
+                    slot.deaths.add(why)
+                    with contextlib.suppress(ReplicaFailed):
+                        await self._replacements.run(partial(self._replace, slot, why))
+
+    async def _loaded(self, report: Report) -> None:
+        self.name = report.address
+        try:
+            async with self._preparing:
+                await self._prepare()
+                self._prepare = _nothing
+        except SlimActorsError as error:
+            self._fail(error)
+            await asyncio.Event().wait()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run something as long as the supervisor runs; its failure ends everything."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            error = None if task.cancelled() else task.exception()
+            if error is not None:
+                self._fail(error)
+
+        task.add_done_callback(done)
+        return task
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = self._failure or error
+        self.stop()
+
+
+class _Latest:
+    """Does one thing at a time; a newer one takes over from the one before.
+
+    Args:
+        what: What that is called.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._task: asyncio.Task[Any] | None = None
+        self._is_over = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something is under way."""
+        return self._task is not None and not self._task.done()
+
+    async def run(self, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Do it, whether or not whoever asked for it waits for the end.
+
+        Raises:
+            ReplicaFailed: A newer one has taken over, or all is over.
+        """
+        await self._cancel()
+        if self._is_over:
+            raise ReplicaFailed("The run is stopping.", Exit.FAILED)
+        task = asyncio.create_task(begin())
+        self._task = task
+        # Looked at, so that asyncio does not report it where nobody has waited for the end.
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        await asyncio.wait([task])
+        if task.cancelled():
+            why = "The run is stopping" if self._is_over else f"Another {self._what} has taken over"
+            raise ReplicaFailed(f"{why}.", Exit.FAILED)
+        return task.result()
+
+    async def close(self) -> None:
+        """Begin nothing more, and end what is under way."""
+        self._is_over = True
+        await self._cancel()
+
+    async def _cancel(self) -> None:
+        while self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+
+def _failed(what: str, end: End) -> ReplicaFailed:
+    code = Exit.GAVE_UP if end.failure is None else end.failure.exit
+    return ReplicaFailed(f"{what}: {end.cause.rstrip('.')}.", code)
