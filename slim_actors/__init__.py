@@ -22,6 +22,7 @@ from slim_actors.errors import (
     RemoteError,
     SlimActorsError,
     Stopped,
+    StoreError,
     TooLarge,
     UnhandledMessage,
     UnsupportedVersion,
@@ -37,6 +38,8 @@ from slim_actors.names import Address
 from slim_actors.pinned import Pinned
 from slim_actors.routes import Anycast, Route, Unicast
 from slim_actors.runtime import Ref, Runtime
+from slim_actors.state import State
+from slim_actors.store import Store
 from slim_actors.tls import Basic, Tls
 
 __version__ = "0.1.0"
@@ -80,8 +83,11 @@ __all__ = [
     "SharedSecret",
     "SlimActorsError",
     "Spire",
+    "State",
     "StaticJwt",
     "Stopped",
+    "Store",
+    "StoreError",
     "StreamRequest",
     "Tls",
     "TooLarge",

@@ -10,6 +10,7 @@ from slim_actors.access import Allow, Rule, check_allow
 from slim_actors.declaration import HANDLER_MARK, TIMER_MARK, Declaration, declare
 from slim_actors.errors import DeclarationError
 from slim_actors.mailbox import Mailbox
+from slim_actors.state import state_of
 
 __all__ = ["Agent", "every", "handler"]
 
@@ -100,6 +101,8 @@ class Agent:
         require_mls: Refuse messages from sessions that are not end-to-end encrypted.
         send_tracebacks: Let callers see where a handler failed: `RemoteError.remote_traceback`.
 
+    An attribute declared with `State` is kept across restarts.
+
     Raises:
         DeclarationError: At the class statement, when the declaration is wrong.
 
@@ -140,3 +143,4 @@ def _check_settings(cls: type[Agent]) -> None:
     if not isinstance(cls.mailbox, Mailbox):
         raise DeclarationError(f"{cls.__name__}: mailbox is {cls.mailbox!r}, but must be a Mailbox(...).")
     check_allow(cls)
+    state_of(cls)

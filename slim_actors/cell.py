@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -26,6 +27,7 @@ from slim_actors.errors import (
     UnhandledMessage,
 )
 from slim_actors.forward import Forward
+from slim_actors.keeper import Keeper
 from slim_actors.mailbox import Envelope, MailboxQueue, MailboxStats, State
 from slim_actors.messages import type_name
 from slim_actors.middleware import Hooks
@@ -52,11 +54,15 @@ class Cell:
         router: What it sends messages with.
         hooks: Told what happens.
         dead_letters: Where messages go that nobody waits for and that failed.
+        keeper: Keeps what must not be lost.
     """
 
-    def __init__(self, agent: Agent, router: Router, hooks: Hooks, dead_letters: DeadLetters) -> None:
+    def __init__(
+        self, agent: Agent, router: Router, hooks: Hooks, dead_letters: DeadLetters, keeper: Keeper
+    ) -> None:
         self.agent = agent
         self.router = router
+        self.keeper = keeper
         self.declaration: Declaration = type(agent).__declaration__.readable()
         self._hooks = hooks
         self._dead_letters = dead_letters
@@ -93,8 +99,10 @@ class Cell:
         return self._draining
 
     async def start(self) -> None:
-        """Call the agent's ``started``, then begin with the messages."""
+        """Restore the agent's state and call its ``started``, then begin with the messages."""
+        await self.keeper.restore()
         await self.agent.started(Context(self))
+        await self.keeper.keep_first()
         self.is_started = True
         for _ in range(self.agent.concurrency):
             self._workers.append(asyncio.create_task(self._work(), name=str(self.address)))
@@ -109,6 +117,8 @@ class Cell:
         cycle = self._cycle(envelope)
         if cycle is not None:
             envelope.fail(cycle)
+            return
+        if self.keeper.claims(envelope, self.deliver):
             return
         if self._hooks.received:
             self._hooks.call(self._hooks.received, Context(self, envelope), envelope.message)
@@ -155,7 +165,7 @@ class Cell:
 
     def cancel(self, envelope: Envelope) -> None:
         """Cancel a message: a waiting one is never handled, a running one is cancelled at its next await."""
-        if envelope.state is State.DONE:
+        if envelope.state is State.DONE or self.keeper.outlives_its_sender(envelope):
             return
         self._mailbox.cancelled += 1
         self._end(envelope, Cancelled("The caller cancelled the message."))
@@ -231,8 +241,7 @@ class Cell:
                 # Not the handler's, whose errors are outcomes: a mistake of ours must not end the agent.
                 _logger.exception("%s stumbled over a message", self.address)
             finally:
-                if self._running.get(envelope) is worker:
-                    del self._running[envelope]
+                self._not_running(envelope, worker)
             # A cancelled message must not end the worker that had it, whatever its handler made of that.
             while worker.cancelling() and not self._stopping:
                 worker.uncancel()
@@ -252,7 +261,8 @@ class Cell:
             with self._hooks.around(self._hooks.handling, ctx, envelope.message):
                 try:
                     await envelope.origin.room()
-                    value = await self._call(envelope, ctx)
+                    await self.keeper.ready(envelope)
+                    value = self.keeper.stage(envelope, await self._call(envelope, ctx), ctx.forwarded)
                 except BaseException as error:
                     raised = error
                     # Cancelled by its caller, then it has its outcome; or by something that it waited for.
@@ -305,7 +315,7 @@ class Cell:
         else:
             self._replied(envelope, value)
         finally:
-            del self._running[envelope]
+            self._not_running(envelope, asyncio.current_task())
             self._quiet_if_idle()
 
     async def _tick(self, timer: Timer) -> None:
@@ -318,18 +328,36 @@ class Cell:
             await self.deliver_own(None, handler).wait()
 
     def _replied(self, envelope: Envelope, value: Any) -> None:
-        self._mailbox.handled += 1
-        if envelope.state is not State.DONE:
-            self._outcome(envelope, None)
-            envelope.reply(value)
+        def end() -> None:
+            self._mailbox.handled += 1
+            if envelope.state is not State.DONE:
+                self._outcome(envelope, None)
+                envelope.reply(value)
+
+        self._when_kept(envelope, end)
 
     def _failed(self, envelope: Envelope, cause: BaseException) -> None:
-        if envelope.state is State.DONE:
-            return
-        self._mailbox.failed += 1
         error = RemoteError.of(cause, with_traceback=self.agent.send_tracebacks)
         error.__cause__ = cause
+        lost = self.keeper.reject(envelope, error)
+        if envelope.state is not State.DONE:
+            self._when_kept(envelope, lambda: self._lost(envelope, lost or error))
+
+    def _lost(self, envelope: Envelope, error: DeliveryError) -> None:
+        self._mailbox.failed += 1
         self._fail(envelope, error)
+
+    def _when_kept(self, envelope: Envelope, end: Callable[[], None]) -> None:
+        """Let a message end when what it changed is kept; the worker is free meanwhile."""
+        waiting = self.keeper.when_kept(end, lambda error: self._lost(envelope, error))
+        if waiting is not None:
+            self._running[envelope] = waiting
+            waiting.add_done_callback(lambda _: self._not_running(envelope, waiting))
+            waiting.add_done_callback(lambda _: self._quiet_if_idle())
+
+    def _not_running(self, envelope: Envelope, task: asyncio.Task[None] | None) -> None:
+        if self._running.get(envelope) is task:
+            del self._running[envelope]
 
     def _outcome(self, envelope: Envelope, error: Exception | None) -> None:
         if self._hooks.outcome:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -136,6 +137,8 @@ class Envelope:
     """When it came to the mailbox; earlier than it was accepted, if it had to wait at the door."""
     accepted_at: float | None = None
     state: State = State.WAITING
+    release: Callable[[], None] | None = None
+    """Called when it ends without its handler having ended: of a durable message, which may come again."""
 
     @property
     def has_flows(self) -> bool:
@@ -164,6 +167,8 @@ class Envelope:
         """End without a reply."""
         if self.state is not State.DONE:
             self.state = State.DONE
+            if self.release is not None:
+                self.release()
             self.origin.failed(self, error)
 
 

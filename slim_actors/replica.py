@@ -38,6 +38,7 @@ class Task(msgspec.Struct, frozen=True):
     name: str | None = None
     require_mls: bool = False
     otel: bool = False
+    store: str | None = None
     drain: float = 8.0
 
 
@@ -82,7 +83,9 @@ async def _run(task: Task) -> None:
     if task.otel:
         # Before the SDK reads it: traces show each agent under its own name.
         os.environ.setdefault("OTEL_SERVICE_NAME", task.name or agent.__declaration__.name or "")
-    async with Runtime(middleware=[LogContext()], enable_opentelemetry=task.otel) as runtime:
+    async with Runtime(
+        middleware=[LogContext()], enable_opentelemetry=task.otel, store=task.store
+    ) as runtime:
         spawning = asyncio.ensure_future(runtime.spawn(agent, name=task.name))
         if not await _before(stop, spawning):
             return

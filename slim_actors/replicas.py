@@ -19,6 +19,7 @@ from msgspec import structs
 from slim_actors.errors import SlimActorsError
 from slim_actors.exits import Exit
 from slim_actors.replica import CONFIG, Report, Task
+from slim_actors.state import SLOT_VARIABLE
 
 __all__ = ["Event", "EventKind", "ReplicaFailed", "Supervisor"]
 
@@ -152,7 +153,7 @@ class Supervisor:
 
     def _raise_if_hopeless(self, failure: Report) -> None:
         # Once a replica was ready, what it needs was there, and may come back.
-        if not self._was_ready and failure.exit in (Exit.USAGE, Exit.NO_NODE):
+        if not self._was_ready and failure.exit in (Exit.USAGE, Exit.NO_NODE, Exit.STORE):
             raise ReplicaFailed(failure.message, failure.exit)
 
     def _died(self, number: int, deaths: deque[float], reason: str) -> float:
@@ -174,7 +175,7 @@ class Supervisor:
         """Run a replica to its end; give the last thing that it said, and how it ended."""
         with contextlib.ExitStack() as stack:
             try:
-                process, receiving = await self._launch(stack)
+                process, receiving = await self._launch(stack, number)
             except OSError as error:
                 return None, f"its process could not be started: {error.strerror}"
             self._processes.add(process)
@@ -197,7 +198,9 @@ class Supervisor:
             reports.read()
             return reports.last, "it sent a report that cannot be read" if reports.broken else _reason(code)
 
-    async def _launch(self, stack: contextlib.ExitStack) -> tuple[asyncio.subprocess.Process, int]:
+    async def _launch(
+        self, stack: contextlib.ExitStack, number: int
+    ) -> tuple[asyncio.subprocess.Process, int]:
         """Start a process; what it leaves open here is closed with the stack."""
         with contextlib.ExitStack() as theirs:
             receiving, sending = os.pipe()
@@ -216,6 +219,7 @@ class Supervisor:
                 env={
                     **os.environ,
                     **self._variables,
+                    SLOT_VARIABLE: str(number - 1),
                     CONFIG: msgspec.json.encode(structs.replace(self._task, reports=sending)).decode(),
                 },
                 pass_fds=(sending,),

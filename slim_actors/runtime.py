@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self
@@ -16,12 +17,14 @@ from slim_actors.errors import ConfigurationError, DeclarationError, EndpointInU
 from slim_actors.factory import Factory, make
 from slim_actors.identity import Identity
 from slim_actors.inbound import Inbound
+from slim_actors.keeper import Keeper
 from slim_actors.limits import Limits
 from slim_actors.link import Pulse
 from slim_actors.mailbox import MailboxStats
 from slim_actors.middleware import Hooks, LogFailures, Middleware
 from slim_actors.names import Address, check_name
-from slim_actors.routes import Unicast
+from slim_actors.outbox import NO_STORE, Outbox
+from slim_actors.routes import Route, Unicast
 from slim_actors.routing.router import Router
 from slim_actors.settings import Settings
 from slim_actors.speaker import DEFAULT_TIMEOUT
@@ -29,6 +32,7 @@ from slim_actors.tls import Basic, Tls
 from slim_actors.verbs import Verbs
 
 if TYPE_CHECKING:
+    from slim_actors.store import Store
     from slim_actors.transport.base import Port, Transport
 
 __all__ = ["Ref", "Runtime"]
@@ -91,6 +95,7 @@ class Ref:
             stack.push_async_callback(self._port.close)
             stack.push_async_callback(self._router.close)
             stack.push_async_callback(self._inbound.close)
+            stack.push_async_callback(self._cell.keeper.close)
             stack.push_async_callback(self._cell.stop)
             # The name goes last: without it SLIM brings this instance no acknowledgements any more, and its
             # callers would take it for dead in the middle of the drain. Who finds it until then is sent on.
@@ -122,9 +127,12 @@ class Runtime(Verbs):
         enable_opentelemetry: Send traces and metrics to the OpenTelemetry collector that
             ``OTEL_EXPORTER_OTLP_ENDPOINT`` names, else ``http://localhost:4317``; or to the providers that
             the program has set itself. Needs ``pip install 'slim-actors[otel]'``; see docs/telemetry.md.
+        store: Where states of agents and durable messages are kept: a file (SQLite; processes may share it),
+            or a `Store`.
 
     Raises:
         ConfigurationError: A value is wrong: at once, or on entering. OpenTelemetry is not installed.
+        StoreError: On entering: the store cannot be used.
         NodeUnreachable: On entering: no node listens at the endpoint.
 
     Example:
@@ -148,6 +156,7 @@ class Runtime(Verbs):
         middleware: Iterable[Middleware] = (),
         limits: Limits | None = None,
         enable_opentelemetry: bool = False,
+        store: str | os.PathLike[str] | Store | None = None,
     ) -> None:
         settings = Settings.find(endpoint=endpoint, insecure=insecure)
         self._endpoint = settings.node
@@ -166,6 +175,8 @@ class Runtime(Verbs):
         self._hooks = Hooks([*_telemetry(enable_opentelemetry), LogFailures(), *middleware])
         self.dead_letters = DeadLetters(self._hooks)
         """The last messages that were accepted by an agent here and not handled to their end."""
+        self._store = store
+        self._outbox: Outbox | None = None
         self._stack = AsyncExitStack()
         self._refs: set[Ref] = set()
         self._own: asyncio.Future[Router] | None = None
@@ -210,6 +221,7 @@ class Runtime(Verbs):
         self._own = None
         async with AsyncExitStack() as on_error:
             on_error.push_async_callback(self._stack.aclose)
+            self._outbox = await self._open_outbox()
             self._transport = await self._connect()
             self._stack.push_async_callback(self._transport.close)
             self._pulse = Pulse(self._transport, self._lost_after)
@@ -220,6 +232,8 @@ class Runtime(Verbs):
                     await self._stack.enter_async_context(held)
             on_error.pop_all()
         self._is_open = True
+        if self._outbox is not None:
+            self._outbox.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -228,13 +242,18 @@ class Runtime(Verbs):
     async def stop(self, drain: float = 8.0) -> None:
         """Stop every agent and leave the node. Does nothing the second time.
 
+        Durable messages that somebody takes now are delivered; the others stay in the store.
+
         Args:
-            drain: Seconds that accepted messages may take, as in `Ref.stop`.
+            drain: Seconds that accepted messages may take, as in `Ref.stop`, and after them durable ones.
         """
         self._is_open = False
         stops = [ref.stop(drain) for ref in list(self._refs)]
         try:
             errors = [error for error in await asyncio.gather(*stops, return_exceptions=True) if error]
+            if self._outbox is not None:
+                # After the agents, whose last messages may have sent some.
+                await self._outbox.close(drain)
             if errors:
                 raise errors[0]
             own, self._own = self._own, None
@@ -276,7 +295,8 @@ class Runtime(Verbs):
         port = await self._transport.open(check_name(name))
         router = Router(self._transport, port, self._pulse, self._hooks)
         try:
-            cell = Cell(instance, router, self._hooks, self.dead_letters)
+            keeper = Keeper(instance, name, self._outbox)
+            cell = Cell(instance, router, self._hooks, self.dead_letters, keeper)
             inbound = Inbound(port, cell, self._pulse, self._limits)
         except BaseException:
             await port.close()
@@ -294,6 +314,9 @@ class Runtime(Verbs):
 
     async def _sender(self) -> Router:
         self._check_open()
+        return await self._own_router()
+
+    async def _own_router(self) -> Router:
         # A port that could not be opened is tried again by the next message.
         if self._own is None or (self._own.done() and self._own.exception() is not None):
             self._own = asyncio.ensure_future(self._open_own())
@@ -318,6 +341,20 @@ class Runtime(Verbs):
                 # The message that needs it has a deadline, and waits that long for the node.
                 await asyncio.sleep(_LOOK_FOR_NODE_EVERY)
         return Router(self._transport, port, self._pulse, self._hooks)
+
+    async def _post(self, route: Route, messages: Iterable[object], timeout: float | None) -> None:
+        self._check_open()
+        if self._outbox is None:
+            raise ConfigurationError(NO_STORE)
+        await self._outbox.put([self._outbox.parcel(route, each, timeout, {}) for each in messages])
+
+    async def _open_outbox(self) -> Outbox | None:
+        if self._store is None:
+            return None
+        outbox = Outbox(self._name, self._store, self._own_router, self.dead_letters, self._hooks)
+        await outbox.open()
+        self._stack.push_async_callback(outbox.close_store)
+        return outbox
 
     def _travelling(self) -> dict[str, Any]:
         return {}

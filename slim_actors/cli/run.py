@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -49,6 +50,15 @@ def run(
         ),
     ] = False,
     otel: OtelOption = False,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="SLIM_ACTORS_STORE",
+            dir_okay=False,
+            help="The file in which states of agents and durable messages are kept; made where there is "
+            "none. Programs on this machine may share one.",
+        ),
+    ] = None,
     *,
     settings: Settings,
 ) -> None:
@@ -62,23 +72,39 @@ def run(
         slim-actors run my_agents.py:Planner --name acme/prod/planner
 
         slim-actors run package.module:Agent --endpoint unix:///tmp/slim.sock
+
+        slim-actors run ledger.py --store ledger.db
     """
     if replicas < 1:
         raise ConfigurationError(f"--replicas is {replicas}, but must be 1 or more.")
     if name is not None:
         check_name(name)
-    run_until_stopped(_run(target, replicas, name, settings, require_mls=mls, otel=otel))
+    run_until_stopped(_run(target, replicas, name, settings, require_mls=mls, otel=otel, store=store))
 
 
 async def _run(
-    target: str, replicas: int, name: str | None, settings: Settings, *, require_mls: bool, otel: bool
+    target: str,
+    replicas: int,
+    name: str | None,
+    settings: Settings,
+    *,
+    require_mls: bool,
+    otel: bool,
+    store: Path | None,
 ) -> None:
     async with AsyncExitStack() as stack:
         # Here, though the replicas look for theirs: what is wrong with it is said once, and before all else.
         identity = settings.identity()
         if isinstance(identity, SharedSecret):
             settings = evolve(settings, shared_secret=identity.secret)
-        task = Task(target, reports=-1, name=name, require_mls=require_mls, otel=otel)
+        task = Task(
+            target,
+            reports=-1,
+            name=name,
+            require_mls=require_mls,
+            otel=otel,
+            store=None if store is None else str(store),
+        )
         tell = await _counting(stack) if otel else _show
         supervisor = Supervisor(task, replicas, settings.variables(), tell)
         on_stop_signal(supervisor.stop)

@@ -8,6 +8,8 @@ from typing import Self
 from slim_actors.limits import Limits
 from slim_actors.middleware import Middleware
 from slim_actors.runtime import Ref, Runtime
+from slim_actors.sqlite import MemoryStore
+from slim_actors.store import Store
 from slim_actors.testing.clock import VirtualClock
 from slim_actors.testing.probe import Probe
 from slim_actors.transport.base import Transport
@@ -30,6 +32,8 @@ class TestRuntime(Runtime):
         subject: Whom the verified identity of everything in it names, as the ``sub`` of a token does; by
             default each instance's own name, as where all share a secret.
         issuer: Who vouches for that.
+        store: As in `Runtime`; one in memory by default. Give a `MemoryStore` to two runtimes, one after the
+            other, to see what is there after a restart. A file needs real time.
 
     Example:
         .. code-block:: python
@@ -55,8 +59,15 @@ class TestRuntime(Runtime):
         limits: Limits | None = None,
         subject: str = "",
         issuer: str = "",
+        store: Store | None = None,
     ) -> None:
-        super().__init__(name=name, lost_after=lost_after, middleware=middleware, limits=limits)
+        super().__init__(
+            name=name,
+            lost_after=lost_after,
+            middleware=middleware,
+            limits=limits,
+            store=store or MemoryStore(),
+        )
         self._subject = subject
         self._issuer = issuer
         self._shared = network
