@@ -28,6 +28,7 @@ from slim_actors import (
     Anycast,
     Context,
     DeliveryError,
+    NodeUnreachable,
     Request,
     Runtime,
     SharedSecret,
@@ -151,6 +152,7 @@ class Cast:
             self.endpoint = f"http://127.0.0.1:{probe.getsockname()[1]}"
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self.deaths: Counter[str] = Counter()
+        self.revived: Counter[str] = Counter()
 
     async def start(self, role: str) -> None:
         """Start one; a node is waited for, because the others cannot be started without."""
@@ -168,9 +170,10 @@ class Cast:
             stderr=asyncio.subprocess.DEVNULL,
             env={**os.environ, "SLIM_SHARED_SECRET": SECRET},
         )
-        while role == "node" and not await Endpoint.parse(self.endpoint).listening():  # noqa: ASYNC110
+        while role == "node" and not await Endpoint.parse(self.endpoint).listening():
             # Another process: there is nothing here that could be waited for.
             await asyncio.sleep(0.02)
+            await self.revive()
 
     def _words(self, role: str) -> list[str]:
         store = str(self._plan.folder / f"{role}.db")
@@ -188,6 +191,7 @@ class Cast:
         """Start what has ended by itself, because it found no node."""
         for role, process in list(self._processes.items()):
             if process.returncode is not None:
+                self.revived[role] += 1
                 await self.start(role)
 
     async def murder(self, role: str) -> None:
@@ -241,7 +245,7 @@ async def _journal(cast: Cast) -> list[int]:
     try:
         async with Runtime(cast.endpoint, identity=SharedSecret(SECRET)) as reader:
             return await reader.ask(Anycast(JOURNAL), Read(), timeout=5)
-    except DeliveryError:
+    except (DeliveryError, NodeUnreachable):
         return []
 
 

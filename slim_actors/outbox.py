@@ -50,7 +50,7 @@ __all__ = ["NO_STORE", "Outbox"]
 NO_STORE = "A durable tell needs a store: Runtime(store=...), or run --store FILE."
 
 _AT_ONCE = 64
-_ATTEMPT = 300.0
+_ATTEMPT = 60.0
 """Seconds that one attempt may take, in the mailbox and in the handler."""
 
 _LOOK_EVERY = 2.0
