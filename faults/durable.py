@@ -43,7 +43,7 @@ __all__ = ["Plan", "Result", "run"]
 JOURNAL = "faults/durable/journal"
 SECRET = "a secret of the fault suite, long enough"  # noqa: S105 (of this test alone)
 TICK = 0.02
-TICKS_A_KILL = 70
+TICKS_A_KILL = 40
 BETWEEN = (0.2, 2.6)
 """Seconds from one death to the next: long enough for the dead to come back and do something."""
 

@@ -100,7 +100,7 @@ class Cell:
 
     async def start(self) -> None:
         """Restore the agent's state and call its ``started``, then begin with the messages."""
-        await self.keeper.restore()
+        await self.keeper.restore(self.agent)
         await self.agent.started(Context(self))
         await self.keeper.keep_first()
         self.is_started = True

@@ -71,7 +71,10 @@ class Keeper:
         self._name = name
         self._outbox = outbox
         self._state = state_of(type(agent))
-        self._now = self._kept = None if self._state is None else self._state.snapshot(agent)
+        self._now: Snapshot | None = None
+        """The state after the last message that ended well."""
+        self._kept: Snapshot | None = None
+        """The state that the store has."""
         self._hold: Hold | None = None
         self._open: _Batch | None = None
         self._flying: _Batch | None = None
@@ -81,14 +84,20 @@ class Keeper:
         self._writer: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def restore(self) -> None:
+    async def restore(self, agent: Agent) -> None:
         """Give the agent the state that was kept, and keep others from writing it.
+
+        A fresh instance that takes the place of one that failed gets the state as that one left it.
 
         Raises:
             StoreError: It cannot be restored, or another live process has it.
             ConfigurationError: There is a state, and no store.
         """
+        self._agent = agent
         if self._state is None:
+            return
+        if self._hold is not None:
+            self._revert()
             return
         who = type(self._agent).__name__
         if self._outbox is None:

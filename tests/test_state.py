@@ -317,3 +317,12 @@ async def test_an_agent_may_set_its_first_state_itself() -> None:
     async with TestRuntime() as runtime:
         await runtime.spawn(Begun)
         assert await runtime.ask(ROUTE, Add(3)) == 103
+
+
+async def test_a_fresh_instance_gets_the_state_of_the_one_that_it_replaces() -> None:
+    async with TestRuntime() as runtime:
+        ref = await runtime.spawn(Ledger)
+        assert await runtime.ask(ROUTE, Add(3)) == 3
+        fresh = Ledger()
+        await ref._cell.keeper.restore(fresh)
+        assert fresh.book.total == 3
