@@ -23,6 +23,7 @@ from slim_actors.errors import (
     RemoteError,
     SlimActorsError,
     Stopped,
+    StoreError,
     TooLarge,
     UnhandledMessage,
     UnsupportedVersion,
@@ -39,6 +40,8 @@ from slim_actors.pinned import Pinned
 from slim_actors.ref import Ref
 from slim_actors.routes import Anycast, Route, Unicast
 from slim_actors.runtime import Runtime
+from slim_actors.state import State
+from slim_actors.store import Store
 from slim_actors.supervision import Backoff, Restart, Terminated
 from slim_actors.supervisor import Supervisor
 from slim_actors.tls import Basic, Tls
@@ -87,8 +90,11 @@ __all__ = [
     "SharedSecret",
     "SlimActorsError",
     "Spire",
+    "State",
     "StaticJwt",
     "Stopped",
+    "Store",
+    "StoreError",
     "StreamRequest",
     "Supervisor",
     "Terminated",

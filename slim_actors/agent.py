@@ -10,6 +10,7 @@ from slim_actors.access import Allow, Rule, check_allow
 from slim_actors.declaration import HANDLER_MARK, TIMER_MARK, Declaration, declare
 from slim_actors.errors import DeclarationError
 from slim_actors.mailbox import Mailbox
+from slim_actors.state import state_of
 from slim_actors.supervision import Restart
 
 __all__ = ["Agent", "every", "handler"]
@@ -103,6 +104,8 @@ class Agent:
         require_mls: Refuse messages from sessions that are not end-to-end encrypted.
         send_tracebacks: Let callers see where a handler failed: `RemoteError.remote_traceback`.
 
+    An attribute declared with `State` is kept across restarts.
+
     Raises:
         DeclarationError: At the class statement, when the declaration is wrong.
 
@@ -152,3 +155,4 @@ def _check_settings(cls: type[Agent]) -> None:
     check_allow(cls)
     if cls.restart is not None and not isinstance(cls.restart, Restart):
         raise DeclarationError(f"{cls.__name__}: restart is {cls.restart!r}, but must be a Restart(...).")
+    state_of(cls)

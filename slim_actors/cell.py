@@ -29,6 +29,7 @@ from slim_actors.errors import (
     UnhandledMessage,
 )
 from slim_actors.factory import Factory, make
+from slim_actors.keeper import Keeper
 from slim_actors.life import Host, Life
 from slim_actors.mailbox import Envelope, MailboxQueue, MailboxStats, State
 from slim_actors.middleware import Hooks
@@ -57,6 +58,7 @@ class Cell:
         recovery: Restarts it when it failed.
         hooks: Told what happens.
         dead_letters: Where messages go that nobody waits for and that failed.
+        keeper: Keeps what must not be lost.
     """
 
     ends: Callable[[AgentFailed | None], None]
@@ -71,10 +73,12 @@ class Cell:
         recovery: Recovery,
         hooks: Hooks,
         dead_letters: DeadLetters,
+        keeper: Keeper,
     ) -> None:
         self._factory = factory
         self.router = router
         self.host = host
+        self.keeper = keeper
         self.recovery = recovery
         self.policy: Restart = agent.restart or recovery.policy
         self.declaration: Declaration = type(agent).__declaration__.readable()
@@ -171,6 +175,8 @@ class Cell:
         if cycle is not None:
             envelope.fail(cycle)
             return
+        if self.keeper.claims(envelope, self.deliver):
+            return
         if self.hooks.received:
             self.hooks.call(self.hooks.received, Context(self, envelope), envelope.message)
         self._quiet.clear()
@@ -220,7 +226,7 @@ class Cell:
 
     def cancel(self, envelope: Envelope) -> None:
         """Cancel a message: a waiting one is never handled, a running one is cancelled at its next await."""
-        if envelope.state is State.DONE:
+        if envelope.state is State.DONE or self.keeper.outlives_its_sender(envelope):
             return
         self.mailbox.cancelled += 1
         self._end(envelope, Cancelled("The caller cancelled the message."))
@@ -288,21 +294,47 @@ class Cell:
         return CallCycle(f"The call goes round in a circle: {' asks '.join([*chain, me])}.")
 
     def replied(self, envelope: Envelope, value: Any) -> None:
-        """End a message with what its handler returned."""
-        self.mailbox.handled += 1
-        if envelope.state is not State.DONE:
-            self._outcome(envelope, None)
-            envelope.reply(value)
+        """End a message with what its handler returned, once what it changed is kept."""
+
+        def end() -> None:
+            self.mailbox.handled += 1
+            if envelope.state is not State.DONE:
+                self._outcome(envelope, None)
+                envelope.reply(value)
+
+        self._when_kept(envelope, end)
 
     def failed(self, envelope: Envelope, cause: BaseException) -> bool:
         """Fail a message with what its handler raised; tell whether that is its outcome."""
-        if envelope.state is State.DONE:
-            return False
-        self.mailbox.failed += 1
         error = RemoteError.of(cause, with_traceback=self.agent.send_tracebacks)
         error.__cause__ = cause
-        self.fail(envelope, error)
+        lost = self.keeper.reject(envelope, error)
+        if envelope.state is State.DONE:
+            return False
+        self._when_kept(envelope, lambda: self._lose(envelope, lost or error))
         return True
+
+    def _lose(self, envelope: Envelope, error: DeliveryError) -> None:
+        self.mailbox.failed += 1
+        self.fail(envelope, error)
+
+    def _when_kept(self, envelope: Envelope, end: Callable[[], None]) -> None:
+        """Let a message end when what it changed is kept; the worker is free meanwhile."""
+
+        def lost(error: DeliveryError) -> None:
+            self._lose(envelope, error)
+            self.recovery.failed(self, error)
+
+        waiting = self.keeper.when_kept(end, lost)
+        if waiting is not None:
+            self.running[envelope] = waiting
+            waiting.add_done_callback(lambda _: self.not_running(envelope, waiting))
+
+    def not_running(self, envelope: Envelope, task: asyncio.Task[None] | None) -> None:
+        """Take note that a task has nothing to do with a message any more."""
+        if self.running.get(envelope) is task:
+            del self.running[envelope]
+            self.quiet_if_idle()
 
     def _outcome(self, envelope: Envelope, error: Exception | None) -> None:
         if self.hooks.outcome:
@@ -310,7 +342,7 @@ class Cell:
 
     def fail(self, envelope: Envelope, error: DeliveryError) -> None:
         """End a message without a reply; one that nobody waits for becomes a dead letter."""
-        if envelope.state is State.DONE:
+        if envelope.state is State.DONE or self.keeper.outlives_its_sender(envelope):
             return
         self._outcome(envelope, error)
         envelope.fail(error)

@@ -13,12 +13,14 @@ from slim_actors.speaker import DEFAULT_TIMEOUT
 from slim_actors.verbs import Verbs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from slim_actors.cell import Cell
     from slim_actors.factory import Factory
     from slim_actors.life import Life
     from slim_actors.mailbox import Envelope
     from slim_actors.ref import Ref
-    from slim_actors.routes import Unicast
+    from slim_actors.routes import Route, Unicast
     from slim_actors.routing.router import Router
     from slim_actors.supervision import Restart, Strategy
     from slim_actors.supervisor import Supervisor
@@ -191,6 +193,9 @@ class Context(Verbs):
     async def _sender(self) -> Router:
         return self._cell.router
 
+    async def _post(self, route: Route, messages: Iterable[object], timeout: float | None) -> None:
+        await self._cell.keeper.post(self._envelope, route, messages, timeout, self._travelling())
+
     def _expires(self, timeout: float | None) -> float:
         now = asyncio.get_running_loop().time()
         expires = now + (DEFAULT_TIMEOUT if timeout is None else timeout)
@@ -198,7 +203,9 @@ class Context(Verbs):
         return expires if deadline is None else min(expires, deadline)
 
     def _travelling(self) -> dict[str, Any]:
-        travelling = {key: value for key, value in self.context.items() if key not in ("id", "chain")}
+        travelling = {
+            key: value for key, value in self.context.items() if key not in ("id", "chain", "durable")
+        }
         if self._envelope is not None and self._envelope.wants_reply:
             # Whoever waits for this message waits for what it asks.
             travelling["chain"] = [*chain_of(self.context), str(self.me)]

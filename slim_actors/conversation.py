@@ -75,12 +75,16 @@ class Conversation:
         self._handshake = asyncio.get_running_loop().call_later(
             self._limits.handshake_timeout, self._expect_something
         )
-        if self.link.framed:
-            self.link.send(
-                wire.Hello(wire.VERSION, WINDOW, cell.declaration.idempotent, self._limits.max_waiting)
-            )
-            if cell.is_draining:
-                self.say_leaving()
+        self.greet()
+
+    def greet(self) -> None:
+        """Say hello; once more after an outage, so that the caller sends again what was lost in it."""
+        if not self.link.framed:
+            return
+        idempotent = self._cell.declaration.idempotent
+        self.link.send(wire.Hello(wire.VERSION, WINDOW, idempotent, self._limits.max_waiting))
+        if self._cell.is_draining:
+            self.say_leaving()
 
     def say_leaving(self) -> None:
         """Tell the caller to send its next messages elsewhere."""
@@ -88,10 +92,12 @@ class Conversation:
             self.link.send(wire.Leaving())
 
     async def close(self) -> None:
-        """End the conversation; what the caller has sent and has no outcome was not, and is not, started."""
+        """End the conversation: what the caller has sent that never came was not, and is not, started."""
         if self.link.framed:
             self._is_over = True
-            self.link.send(wire.Error(0, Stopped.code, f"{self._cell.address} has stopped."))
+            # An outcome may have been lost on its way, in an outage.
+            came = {"came": self._outcomes.ids(self.link.peer)}
+            self.link.send(wire.Error(0, Stopped.code, f"{self._cell.address} has stopped.", came))
         await self.link.close()
 
     async def room(self) -> None:

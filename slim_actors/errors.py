@@ -29,6 +29,7 @@ __all__ = [
     "RemoteError",
     "SlimActorsError",
     "Stopped",
+    "StoreError",
     "TooLarge",
     "UnhandledMessage",
     "UnsupportedVersion",
@@ -169,6 +170,17 @@ class UnsupportedVersion(DeliveryError):
     code = "version"
 
 
+class StoreError(DeliveryError):
+    """The store cannot keep or give back what it should: it is full, damaged, locked, or of a newer version.
+
+    About a message it says that what its handler changed was not kept. Also raised at set-up, where a store
+    is opened or a state is restored.
+    """
+
+    code = "store"
+    may_have_run = True
+
+
 class RemoteError(DeliveryError):
     """The handler raised. The text names the remote exception and its message.
 
@@ -226,6 +238,7 @@ _BY_CODE: dict[str, type[DeliveryError]] = {
         CallCycle,
         Cancelled,
         Stopped,
+        StoreError,
         Denied,
         UnhandledMessage,
         MalformedMessage,

@@ -12,6 +12,7 @@ from slim_actors.errors import (
     NodeUnreachable,
     NoRoute,
     SlimActorsError,
+    StoreError,
     Untrusted,
 )
 
@@ -37,9 +38,12 @@ class Exit(IntEnum):
     """Something else listens at the endpoint."""
     REFUSED = 7
     """One side refuses the other's identity, or the caller may not call."""
+    STORE = 8
+    """The store, or a state in it, cannot be used."""
 
 
 _CODES: tuple[tuple[type[SlimActorsError], Exit], ...] = (
+    (StoreError, Exit.STORE),
     (NoRoute, Exit.NO_ROUTE),
     (Denied, Exit.REFUSED),
     (Untrusted, Exit.REFUSED),

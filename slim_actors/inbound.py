@@ -22,7 +22,7 @@ from slim_actors.link import Link, Pulse
 from slim_actors.names import Address
 from slim_actors.outcomes import Outcomes
 from slim_actors.throttle import Throttle
-from slim_actors.transport.base import Port, Session, SessionClosed
+from slim_actors.transport.base import Port, Session, SessionClosed, Transport
 
 __all__ = ["Inbound"]
 
@@ -40,9 +40,10 @@ class Inbound:
         cell: Who handles the messages.
         pulse: Who watches whether callers are alive.
         limits: How much callers may bring.
+        transport: Says when an outage is over.
     """
 
-    def __init__(self, port: Port, cell: Cell, pulse: Pulse, limits: Limits) -> None:
+    def __init__(self, port: Port, cell: Cell, pulse: Pulse, limits: Limits, transport: Transport) -> None:
         self._port = port
         self._cell = cell
         self._pulse = pulse
@@ -51,6 +52,8 @@ class Inbound:
         self._time_to_log = Throttle()
         self._refusals: set[asyncio.Task[None]] = set()
         self._conversations: set[Conversation] = set()
+        self._transport = transport
+        transport.on_return(self._greet_all)
         self._acceptor = asyncio.create_task(self._accept(), name=f"accept {port.address}")
 
     def say_leaving(self) -> None:
@@ -70,10 +73,15 @@ class Inbound:
 
     async def close(self) -> None:
         """End all conversations, and accept no more."""
+        self._transport.forget_return(self._greet_all)
         self._acceptor.cancel()
         await asyncio.wait([self._acceptor])
         closing = (conversation.close() for conversation in list(self._conversations))
         await asyncio.gather(*closing, return_exceptions=True)
+
+    def _greet_all(self) -> None:
+        for conversation in self._conversations:
+            conversation.greet()
 
     async def _accept(self) -> None:
         while True:

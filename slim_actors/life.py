@@ -84,16 +84,20 @@ class Life:
         self._ending: asyncio.Future[None] | None = None
 
     async def begin(self) -> None:
-        """Call the agent's ``started``.
+        """Restore the agent's state, and call its ``started``.
 
         Raises:
             AgentFailed: A child failed meanwhile.
             Stopped: It was stopped meanwhile.
+            StoreError: Its state cannot be restored or kept.
+            ConfigurationError: It has a state, and the runtime no store.
             Exception: What ``started`` raises. Whatever it is, nothing of the life is left then.
         """
         async with AsyncExitStack() as on_error:
             on_error.push_async_callback(self.end)
+            await self.cell.keeper.restore(self.agent)
             await self.agent.started(Context(self.cell))
+            await self.cell.keeper.keep_first()
             if self._failure is not None:
                 raise self._failure
             self._check()

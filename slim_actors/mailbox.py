@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -138,6 +139,8 @@ class Envelope:
     """Whether it is taken however full the mailbox is, and never makes room for another."""
     accepted_at: float | None = None
     state: State = State.WAITING
+    release: Callable[[], None] | None = None
+    """Called when it ends without its handler having ended: of a durable message, which may come again."""
 
     @property
     def has_flows(self) -> bool:
@@ -166,6 +169,8 @@ class Envelope:
         """End without a reply."""
         if self.state is not State.DONE:
             self.state = State.DONE
+            if self.release is not None:
+                self.release()
             self.origin.failed(self, error)
 
 

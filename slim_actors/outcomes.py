@@ -49,6 +49,11 @@ class Outcomes:
         window = self._windows.get(_key(sender))
         return window.entries.get(message_id) if window else None
 
+    def ids(self, sender: Address) -> list[int]:
+        """Give the ids of all messages of a sender that are remembered."""
+        window = self._windows.get(_key(sender))
+        return list(window.entries) if window else []
+
     def begin(self, envelope: Envelope) -> None:
         """Remember that a message is under way."""
         key = _key(envelope.sender)

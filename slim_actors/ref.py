@@ -124,6 +124,7 @@ class Ref:
             stack.push_async_callback(self._port.close)
             stack.push_async_callback(self._router.close)
             stack.push_async_callback(self._inbound.close)
+            stack.push_async_callback(self._cell.keeper.close)
             stack.push_async_callback(self._cell.stop)
             # The name goes last: without it SLIM brings this instance no acknowledgements any more, and its
             # callers would take it for dead in the middle of the drain. Who finds it until then is sent on.

@@ -22,6 +22,7 @@ from slim_actors.exits import Exit, exit_code
 from slim_actors.loader import load_agent, local_files
 from slim_actors.logs import LogContext, configure
 from slim_actors.runtime import Runtime
+from slim_actors.state import state_of
 
 __all__ = ["CONFIG", "Report", "Task", "main", "write_nowhere"]
 
@@ -39,6 +40,7 @@ class Task(msgspec.Struct, frozen=True):
     name: str | None = None
     require_mls: bool = False
     otel: bool = False
+    store: str | None = None
     drain: float = 8.0
     beat: float = 0.0
     """Seconds between two signs of life; 0 for none."""
@@ -54,6 +56,8 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     address: str = ""
     message: str = ""
     exit: int = 0
+    stateful: bool = False
+    """Of one that is loaded: whether it keeps a state, which only one live process may have."""
 
 
 def main() -> int:
@@ -89,13 +93,16 @@ async def _run(task: Task) -> None:
     loop.add_reader(sys.stdin.fileno(), _lifeline, stop, go)
     if task.require_mls:
         agent.require_mls = True
-    _report(task, Report("loaded", address=task.name or agent.__declaration__.name or ""))
+    name = task.name or agent.__declaration__.name or ""
+    _report(task, Report("loaded", address=name, stateful=state_of(agent) is not None))
     if not await _before(stop, asyncio.ensure_future(go.wait())):
         return
     if task.otel:
         # Before the SDK reads it: traces show each agent under its own name.
-        os.environ.setdefault("OTEL_SERVICE_NAME", task.name or agent.__declaration__.name or "")
-    async with Runtime(middleware=[LogContext()], enable_opentelemetry=task.otel) as runtime:
+        os.environ.setdefault("OTEL_SERVICE_NAME", name)
+    async with Runtime(
+        middleware=[LogContext()], enable_opentelemetry=task.otel, store=task.store
+    ) as runtime:
         spawning = asyncio.ensure_future(runtime.spawn(agent, name=task.name))
         if not await _before(stop, spawning):
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -14,13 +15,16 @@ from slim_actors.errors import ConfigurationError, DeclarationError, EndpointInU
 from slim_actors.factory import Factory, make
 from slim_actors.identity import Identity
 from slim_actors.inbound import Inbound
+from slim_actors.keeper import Keeper
 from slim_actors.life import Child, Life
 from slim_actors.limits import Limits
 from slim_actors.link import Pulse
 from slim_actors.middleware import Hooks, LogFailures, Middleware
 from slim_actors.names import Address, check_name
+from slim_actors.outbox import NO_STORE, Outbox
 from slim_actors.recovery import Intensity, Recovery
 from slim_actors.ref import Ref
+from slim_actors.routes import Route
 from slim_actors.routing.router import Router
 from slim_actors.settings import Settings
 from slim_actors.speaker import DEFAULT_TIMEOUT
@@ -30,6 +34,7 @@ from slim_actors.tls import Basic, Tls
 from slim_actors.verbs import Verbs
 
 if TYPE_CHECKING:
+    from slim_actors.store import Store
     from slim_actors.transport.base import Transport
 
 __all__ = ["Ref", "Runtime"]
@@ -62,9 +67,12 @@ class Runtime(Verbs):
         enable_opentelemetry: Send traces and metrics to the OpenTelemetry collector that
             ``OTEL_EXPORTER_OTLP_ENDPOINT`` names, else ``http://localhost:4317``; or to the providers that
             the program has set itself. Needs ``pip install 'slim-actors[otel]'``; see docs/telemetry.md.
+        store: Where states of agents and durable messages are kept: a file (SQLite; processes may share it),
+            or a `Store`.
 
     Raises:
         ConfigurationError: A value is wrong: at once, or on entering. OpenTelemetry is not installed.
+        StoreError: On entering: the store cannot be used.
         NodeUnreachable: On entering: no node listens at the endpoint.
 
     Example:
@@ -88,6 +96,7 @@ class Runtime(Verbs):
         middleware: Iterable[Middleware] = (),
         limits: Limits | None = None,
         enable_opentelemetry: bool = False,
+        store: str | os.PathLike[str] | Store | None = None,
     ) -> None:
         settings = Settings.find(endpoint=endpoint, insecure=insecure)
         self._endpoint = settings.node
@@ -106,6 +115,8 @@ class Runtime(Verbs):
         self._hooks = Hooks([*_telemetry(enable_opentelemetry), LogFailures(), *middleware])
         self.dead_letters = DeadLetters(self._hooks)
         """The last messages that were accepted by an agent here and not handled to their end."""
+        self._store = store
+        self._outbox: Outbox | None = None
         self._stack = AsyncExitStack()
         self._refs: dict[Address, Ref] = {}
         self._tops: list[Child] = []
@@ -152,6 +163,7 @@ class Runtime(Verbs):
         self._own = None
         async with AsyncExitStack() as on_error:
             on_error.push_async_callback(self._stack.aclose)
+            self._outbox = await self._open_outbox()
             self._transport = await self._connect()
             self._stack.push_async_callback(self._transport.close)
             self._pulse = Pulse(self._transport, self._lost_after)
@@ -162,6 +174,8 @@ class Runtime(Verbs):
                     await self._stack.enter_async_context(held)
             on_error.pop_all()
         self._is_open = True
+        if self._outbox is not None:
+            self._outbox.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -171,16 +185,20 @@ class Runtime(Verbs):
         """Stop every agent and leave the node. Does nothing the second time.
 
         Agents without a parent stop at the same time, the members of a group one after the other, the last
-        first, and children before their parents.
+        first, and children before their parents. Durable messages that somebody takes now are delivered; the
+        others stay in the store.
 
         Args:
-            drain: Seconds that accepted messages may take, as in `Ref.stop`.
+            drain: Seconds that accepted messages may take, as in `Ref.stop`, and after them durable ones.
         """
         self._is_open = False
         try:
             errors = await _stop_all(self._tops, drain)
             # What is left is still being started.
             errors += await _stop_all(self._refs.values(), 0.0)
+            if self._outbox is not None:
+                # After the agents, whose last messages may have sent some.
+                await self._outbox.close(drain)
             if errors:
                 raise errors[0]
             own, self._own = self._own, None
@@ -265,13 +283,15 @@ class Runtime(Verbs):
         if recovery is None:
             recovery = Recovery(Intensity(instance.restart or UNSUPERVISED), give_up_alone(parent))
         try:
-            cell = Cell(factory, instance, router, self, recovery, self._hooks, self.dead_letters)
+            keeper = Keeper(instance, name, self._outbox)
+            cell = Cell(factory, instance, router, self, recovery, self._hooks, self.dead_letters, keeper)
         except BaseException:
             await port.close()
             raise
         # Found already: to ask others in started, an instance must be. What comes meanwhile waits, and is
         # handed back unstarted if started fails.
-        ref = Ref(port.address, cell, Inbound(port, cell, self._pulse, self._limits), router, port)
+        inbound = Inbound(port, cell, self._pulse, self._limits, self._transport)
+        ref = Ref(port.address, cell, inbound, router, port)
         self._refs[ref.address] = ref
         ref.on_end(lambda _: self._refs.__delitem__(ref.address))
         try:
@@ -289,6 +309,9 @@ class Runtime(Verbs):
 
     async def _sender(self) -> Router:
         self._check_open()
+        return await self._own_router()
+
+    async def _own_router(self) -> Router:
         # A port that could not be opened is tried again by the next message.
         if self._own is None or (self._own.done() and self._own.exception() is not None):
             self._own = asyncio.ensure_future(self._open_own())
@@ -313,6 +336,20 @@ class Runtime(Verbs):
                 # The message that needs it has a deadline, and waits that long for the node.
                 await asyncio.sleep(_LOOK_FOR_NODE_EVERY)
         return Router(self._transport, port, self._pulse, self._hooks)
+
+    async def _post(self, route: Route, messages: Iterable[object], timeout: float | None) -> None:
+        self._check_open()
+        if self._outbox is None:
+            raise ConfigurationError(NO_STORE)
+        await self._outbox.put([self._outbox.parcel(route, each, timeout, {}) for each in messages])
+
+    async def _open_outbox(self) -> Outbox | None:
+        if self._store is None:
+            return None
+        outbox = Outbox(self._name, self._store, self._own_router, self.dead_letters, self._hooks)
+        await outbox.open()
+        self._stack.push_async_callback(outbox.close_store)
+        return outbox
 
     def _travelling(self) -> dict[str, Any]:
         return {}

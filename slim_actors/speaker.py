@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from slim_actors.routing.pin import Pin
     from slim_actors.routing.router import Router
 
-__all__ = ["DEFAULT_TIMEOUT", "Speaker"]
+__all__ = ["DEFAULT_TIMEOUT", "Speaker", "checked"]
 
 DEFAULT_TIMEOUT = 30.0
 """Seconds until a message that was given no other deadline expires."""
@@ -59,7 +59,7 @@ class Speaker(ABC):
         call: Call[Any] = Call()
 
         async def run() -> Any:
-            expires = self._expires(_checked(timeout))
+            expires = self._expires(checked(timeout))
             router = await self._sender_by(expires)
             return await router.ask(call, route, message, expires, self._travelling(), items)
 
@@ -69,14 +69,14 @@ class Speaker(ABC):
         call: Call[None] = Call()
 
         async def run() -> None:
-            expires = self._expires(_checked(timeout))
+            expires = self._expires(checked(timeout))
             router = await self._sender_by(expires)
             await router.tell(call, route, message, expires, self._travelling())
 
         return call.running(run())
 
     async def _tell_many(self, route: Route | Pin, messages: Iterable[object], timeout: float | None) -> None:
-        expires = self._expires(_checked(timeout))
+        expires = self._expires(checked(timeout))
         router = await self._sender_by(expires)
         await router.tell_many(route, messages, expires, self._travelling())
 
@@ -90,7 +90,7 @@ class Speaker(ABC):
         # Here, not at the top: most programs have no streams, and need not load what makes them.
         from slim_actors.replies import Replies
 
-        patience = DEFAULT_TIMEOUT if _checked(timeout) is None else timeout
+        patience = DEFAULT_TIMEOUT if checked(timeout) is None else timeout
         assert patience is not None, "the default stands in for None"
 
         async def run() -> AsyncIterator[Any]:
@@ -105,7 +105,12 @@ class Speaker(ABC):
         return Replies(run)
 
 
-def _checked(timeout: float | None) -> float | None:
+def checked(timeout: float | None) -> float | None:
+    """Return a timeout if it is one.
+
+    Raises:
+        ConfigurationError: It is no number of seconds above 0.
+    """
     if timeout is None or (
         isinstance(timeout, int | float) and not isinstance(timeout, bool) and 0 < timeout < inf
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import AsyncIterable, Iterable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar, overload
@@ -10,7 +11,7 @@ from slim_actors.call import Call
 from slim_actors.errors import ConfigurationError
 from slim_actors.pinned import Pinned
 from slim_actors.routes import Anycast, Route, Unicast
-from slim_actors.speaker import Speaker
+from slim_actors.speaker import Speaker, checked
 
 if TYPE_CHECKING:
     from aiostream.core import Stream
@@ -26,6 +27,10 @@ class Verbs(Speaker):
     """The verbs, a route first."""
 
     __slots__ = ()
+
+    @abstractmethod
+    async def _post(self, route: Route, messages: Iterable[object], timeout: float | None) -> None:
+        """Keep durable messages; they are delivered from the store."""
 
     @overload
     def ask(
@@ -88,31 +93,53 @@ class Verbs(Speaker):
         """
         return self._ask(_route(route), message, timeout, items)
 
-    def tell(self, route: Route, message: object, *, timeout: float | None = None) -> Call[None]:
+    def tell(
+        self, route: Route, message: object, *, durable: bool = False, timeout: float | None = None
+    ) -> Call[None]:
         """Send a message that has no reply; done when the receiver's mailbox has accepted it.
 
+        A *durable* one is done when it is in the runtime's store. It is then delivered until an agent has
+        handled it, whoever dies meanwhile, the sender's process included; the agent's runtime needs a store
+        too. It is handled effectively once by the replicas that share one store. What can never be handled
+        becomes a dead letter. One that is sent in a handler goes to the store together with the handler's
+        state, and only if the handler ends well.
+
         Args:
-            route: Where it goes: `Anycast` or `Unicast`.
+            route: Where it goes: `Anycast` or `Unicast`; a durable one to a name, not to an instance.
             message: A typed message or a plain value.
-            timeout: Seconds within which it must be accepted, and until which it may wait to be handled.
+            durable: Whether it survives its sender.
+            timeout: Seconds within which it must be accepted, and until which it may wait to be handled. Of a
+                durable one: until it expires; never by default.
 
         Raises:
             DeliveryError: As for `ask`, but nothing of what the handler does.
+            Busy: Of a durable one: 100,000 messages or 256 MiB are in the store already.
+            StoreError: It could not be kept.
+            ConfigurationError: There is no store, or the route has an instance.
 
         Example:
             .. code-block:: python
 
                 await runtime.tell(Anycast("agntcy/ns/log"), "started")
+                await runtime.tell(Anycast("demo/ns/ledger"), Deposit(5), durable=True)
         """
+        if durable:
+            done: Call[None] = Call()
+            return done.running(self._post(_route(route), [message], checked(timeout)))
         return self._tell(_route(route), message, timeout)
 
     async def tell_many(
-        self, route: Route, messages: Iterable[object], *, timeout: float | None = None
+        self,
+        route: Route,
+        messages: Iterable[object],
+        *,
+        durable: bool = False,
+        timeout: float | None = None,
     ) -> None:
         """Send many messages that have no reply; done when all of them have been accepted.
 
         They travel in batches. With `Anycast` each may go to another replica; with `Unicast` they are
-        accepted in their order.
+        accepted in their order. Durable ones go into the store together or not at all; see `tell`.
 
         Raises:
             DeliveryError: As for `tell`: the first failure, after all have ended. A note on it says how many
@@ -123,7 +150,10 @@ class Verbs(Speaker):
 
                 await runtime.tell_many(Unicast("agntcy/ns/log"), lines)
         """
-        await self._tell_many(_route(route), messages, timeout)
+        if durable:
+            await self._post(_route(route), messages, checked(timeout))
+        else:
+            await self._tell_many(_route(route), messages, timeout)
 
     @overload
     def stream(

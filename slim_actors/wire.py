@@ -44,6 +44,7 @@ __all__ = [
     "Stream",
     "Tell",
     "decode_batch",
+    "encode_body",
     "encode_frame",
     "is_ours",
     "join",
@@ -259,8 +260,17 @@ def encode_frame(frame: Frame) -> bytes:
     Raises:
         MalformedMessage: The body holds something that has no form on the wire.
     """
+    return encode_body(frame)
+
+
+def encode_body(value: Any) -> bytes:
+    """Encode a value by itself, as the body of a frame is.
+
+    Raises:
+        MalformedMessage: It holds something that has no form on the wire.
+    """
     try:
-        return _encoder.encode(frame)
+        return _encoder.encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise MalformedMessage(f"The message cannot be sent: {error}.") from None
 

@@ -86,8 +86,7 @@ class Workers:
                 # Not the handler's, whose errors are outcomes: a mistake of ours must not end the agent.
                 _logger.exception("%s stumbled over a message", cell.address)
             finally:
-                if cell.running.get(envelope) is worker:
-                    del cell.running[envelope]
+                cell.not_running(envelope, worker)
             # A cancelled message must not end the worker that had it, whatever its handler made of that.
             while worker.cancelling() and not life.is_over:
                 worker.uncancel()
@@ -110,7 +109,8 @@ class Workers:
             with cell.hooks.around(cell.hooks.handling, ctx, envelope.message):
                 try:
                     await envelope.origin.room()
-                    value = await self._call(envelope, ctx)
+                    await cell.keeper.ready(envelope)
+                    value = cell.keeper.stage(envelope, await self._call(envelope, ctx), ctx.forwarded)
                 except BaseException as error:
                     raised = error
                     is_news = cell.failed(envelope, error)
@@ -160,5 +160,4 @@ class Workers:
         else:
             cell.replied(envelope, value)
         finally:
-            del cell.running[envelope]
-            cell.quiet_if_idle()
+            cell.not_running(envelope, asyncio.current_task())

@@ -88,6 +88,12 @@ the parent has stopped
 hook: Mail(to='nobody')
 Mail(to='nobody') to demo/ns/postman died of LookupError: no such address
 """,
+    "state": "1\n3\n6\n10\nValueError: less than nothing\n10\n",
+    "durable_tell": """\
+kept; nobody is there to take them
+the balance is 12
+{'amount': -1} died of ValueError: a deposit of -1
+""",
     "idempotent_retry": "every ask was answered; the fragile replica ended with 3\n",
 }
 TESTS = "test_my_agent"

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -80,6 +81,15 @@ def run(
             show_default=False,
         ),
     ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="SLIM_ACTORS_STORE",
+            dir_okay=False,
+            help="The file in which states of agents and durable messages are kept; made where there is "
+            "none. Programs on this machine may share one.",
+        ),
+    ] = None,
     *,
     settings: Settings,
 ) -> None:
@@ -98,6 +108,8 @@ def run(
         slim-actors run agents/echo.py --reload
 
         slim-actors run agents/echo.py --max-memory 500MiB --hang-after 60 --drain-timeout 30
+
+        slim-actors run ledger.py --store ledger.db
     """
     if replicas < 1:
         raise ConfigurationError(f"--replicas is {replicas}, but must be 1 or more.")
@@ -109,7 +121,8 @@ def run(
     if reload:
         check_reload()
     limits = ReplicaLimits(hang_after, parse_bytes(max_memory) if max_memory else 0)
-    task = Task(target, -1, name, mls, otel, drain_timeout, tell_files=reload)
+    file = None if store is None else str(store.absolute())
+    task = Task(target, -1, name, mls, otel, file, drain_timeout, tell_files=reload)
     raise typer.Exit(run_until_stopped(_run(task, replicas, settings, limits)) or Exit.OK)
 
 

@@ -18,14 +18,28 @@ from slim_actors.logs import FORMAT_VARIABLE
 from slim_actors.replica import CONFIG, Report, Task
 from slim_actors.replicas.output import Output
 from slim_actors.replicas.reports import Reports
+from slim_actors.state import SLOT_VARIABLE
 
-__all__ = ["KILL_AFTER", "End", "Plan", "Process"]
+__all__ = ["KILL_AFTER", "End", "Plan", "Process", "ReplicaLimits"]
 
 KILL_AFTER = 5.0
 """Seconds on top of the drain: the goodbyes, and the agent's own ``stopped``, are not part of it."""
 
 _ABORT_WITHIN = 1.0
 _BEATS_MISSED = 4
+
+
+@frozen
+class ReplicaLimits:
+    """What a replica may do before it is replaced.
+
+    Attributes:
+        hang_after: Seconds that its event loop may stand still; 0 for any time.
+        max_memory: Bytes of resident memory that it may use; 0 for any number.
+    """
+
+    hang_after: float = 30.0
+    max_memory: int = 0
 
 
 @frozen
@@ -71,9 +85,12 @@ class Process:
     Args:
         number: Which replica it is.
         plan: What it is to do.
+        make_room: Waited for before it starts an agent with a state, which its predecessor has until then.
     """
 
-    def __init__(self, number: int, plan: Plan) -> None:
+    def __init__(
+        self, number: int, plan: Plan, make_room: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
         self.number = number
         self.address = ""
         """Its name and id, once it is ready."""
@@ -81,6 +98,7 @@ class Process:
         self.files: set[str] = set()
         """The files of the user that it has imported, if the task asks for them."""
         self._plan = plan
+        self._make_room = make_room
         self._process: asyncio.subprocess.Process | None = None
         self._lifeline = -1
         self._ready = asyncio.Event()
@@ -172,6 +190,7 @@ class Process:
                 env={
                     **os.environ,
                     **self._plan.variables,
+                    SLOT_VARIABLE: str(self.number - 1),
                     # Its own standard error is a pipe, but who reads that is a person all the same.
                     **({FORMAT_VARIABLE: "text"} if _logs_to_a_person() else {}),
                     CONFIG: msgspec.json.encode(task).decode(),
@@ -209,6 +228,8 @@ class Process:
 
     async def _go(self, report: Report) -> None:
         await self._plan.loaded(report)
+        if report.stateful and self._make_room is not None:
+            await self._make_room()
         with contextlib.suppress(BrokenPipeError):
             os.write(self._lifeline, b"\n")
 

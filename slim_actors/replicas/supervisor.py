@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
-from attrs import define, field, frozen
+from attrs import define, field
 
 from slim_actors.errors import SlimActorsError
 from slim_actors.exits import Exit
@@ -16,7 +16,7 @@ from slim_actors.replica import Report, Task
 from slim_actors.replicas.deaths import Deaths, jittered
 from slim_actors.replicas.events import Event, EventKind, ReplicaFailed
 from slim_actors.replicas.memory import in_mebibytes, resident
-from slim_actors.replicas.process import End, Plan, Process
+from slim_actors.replicas.process import End, Plan, Process, ReplicaLimits
 
 __all__ = ["ReplicaLimits", "Supervisor"]
 
@@ -24,19 +24,6 @@ T = TypeVar("T")
 
 _AWAY_PAUSE = 2.0
 _MEMORY_EVERY = 1.0
-
-
-@frozen
-class ReplicaLimits:
-    """What a replica may do before it is replaced.
-
-    Attributes:
-        hang_after: Seconds that its event loop may stand still; 0 for any time.
-        max_memory: Bytes of resident memory that it may use; 0 for any number.
-    """
-
-    hang_after: float = 30.0
-    max_memory: int = 0
 
 
 @define(eq=False)
@@ -79,7 +66,7 @@ class Supervisor:
         count: int,
         variables: Mapping[str, str],
         on_event: Callable[[Event], None],
-        limits: ReplicaLimits = ReplicaLimits(),
+        limits: ReplicaLimits | None = None,
         prepare: Callable[[], Awaitable[None]] = _nothing,
     ) -> None:
         self.name = ""
@@ -88,8 +75,8 @@ class Supervisor:
         """Called when `files` may have grown."""
         self.was_cut_short = False
         """Whether `stop_now` ended it."""
-        self._plan = Plan(task, variables, limits.hang_after, self._loaded)
-        self._limits = limits
+        self._limits = limits or ReplicaLimits()
+        self._plan = Plan(task, variables, self._limits.hang_after, self._loaded)
         self._count = count
         self._on_event = on_event
         self._prepare = prepare
@@ -210,13 +197,28 @@ class Supervisor:
         self._open(number, process, EventKind.JOINED)
 
     async def _replace(self, slot: _Slot, why: str) -> None:
-        """Put a new process into a slot; drain the old one.
+        """Put a new process into a slot; drain the old one, or let it drain first if it keeps a state.
 
         Raises:
-            ReplicaFailed: The new one did not become ready; the old one is still there.
+            ReplicaFailed: The new one did not become ready; the old one is still there, unless it had to make
+                room. Then the new one is started again.
         """
-        new, old = self._launch(slot.number), slot.process
+        old = slot.process
+        has_room = False
+
+        async def make_room() -> None:
+            nonlocal has_room
+            has_room = True
+            slot.keeper.cancel()
+            await self._retire(slot.process)
+
+        new = self._launch(slot.number, make_room)
         end = await self._ready(new)
+        if has_room and slot.number in self._slots:
+            self._open(slot.number, new, EventKind.REPLACED, f"; {why}")
+            if end is not None:
+                raise _failed(f"Replica {slot.number} is not replaced", end)
+            return
         if end is not None:
             why = f"its replacement did not start: {end.cause}"
             self._on_event(Event(EventKind.KEPT, slot.number, old.address, why, end.log))
@@ -238,8 +240,8 @@ class Supervisor:
             process.kill()
             raise
 
-    def _launch(self, number: int) -> Process:
-        process = Process(number, self._plan)
+    def _launch(self, number: int, make_room: Callable[[], Awaitable[None]] | None = None) -> Process:
+        process = Process(number, self._plan, make_room)
         self._live.add(process)
         process.ended.add_done_callback(lambda _: self._live.discard(process))
         return process
@@ -281,7 +283,7 @@ class Supervisor:
         if failure is None:
             return slot.deaths.add(end.cause)
         # Once a replica was ready, what it needs was there, and may come back.
-        if not self._was_ready and failure.exit in (Exit.USAGE, Exit.NO_NODE):
+        if not self._was_ready and failure.exit in (Exit.USAGE, Exit.NO_NODE, Exit.STORE):
             raise ReplicaFailed(failure.message, failure.exit)
         if failure.exit == Exit.NO_NODE:
             return jittered(_AWAY_PAUSE, 0.75, 1.25)

@@ -31,6 +31,8 @@ __all__ = ["Peer"]
 
 _FIRST_WINDOW = 256
 """Messages that may be under way before the agent's hello has said how many."""
+_SEND_AGAIN_AFTER = 0.5
+"""Seconds: both ends of a session come back from an outage, and each says so."""
 _FIRST_BYTES = 16 * 1024 * 1024
 
 
@@ -43,6 +45,11 @@ class _Pending:
     outlet: Outlet | None = None
     pump: asyncio.Task[None] | None = None
     size: int = 0
+
+    @property
+    def has_flows(self) -> bool:
+        """Whether items come or go with it."""
+        return self.inlet is not None or self.outlet is not None
 
     def end(self, result: Any = None, error: Exception | None = None) -> None:
         """Set the outcome, if there is none yet."""
@@ -79,6 +86,7 @@ class Peer:
         self.last_used = 0
         self.was_greeted = False
         """Whether it has said hello."""
+        self._sent_again_at = float("-inf")
         self.is_leaving = False
         """Whether the replica said that it is stopping."""
         # Without encryption only what it says proves who answers: so nothing is sent before its hello.
@@ -151,13 +159,23 @@ class Peer:
 
         The replica remembers ids, so it runs nothing twice. A flow of items cannot be sent again.
         """
-        now = asyncio.get_running_loop().time()
+        if not self.was_greeted and not self._link.mls:
+            # Its hello may be lost, and without one nothing is ever sent.
+            self._link.end("the network was away before it said hello")
         for pending in list(self._pending.values()):
-            if pending.inlet is not None or pending.outlet is not None:
+            if pending.has_flows:
                 pending.end(
                     error=PeerLost(f"The network was away while items went to and fro with {self.address}.")
                 )
-            elif not pending.outcome.done():
+        self._send_again()
+
+    def _send_again(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._sent_again_at < _SEND_AGAIN_AFTER:
+            return
+        self._sent_again_at = now
+        for pending in list(self._pending.values()):
+            if not pending.has_flows and not pending.outcome.done():
                 self._link.send(pending.message.frame(now))
 
     async def close(self) -> None:
@@ -320,6 +338,9 @@ class Peer:
         self._admit()
 
     def _greeted(self, frame: wire.Hello) -> None:
+        if self.was_greeted:
+            # It was cut off for a while. How long, and what it has missed, nobody here has seen.
+            self._send_again()
         self.was_greeted = True
         self._window = max(1, frame.window)
         self._most_bytes = max(1, frame.most_bytes)
@@ -339,7 +360,8 @@ class Peer:
         if frame.id:
             self._end(frame.id, error=error)
         else:
-            # About the payload as a whole: nobody knows whose message was in it.
+            # About all that has no outcome: nobody knows which.
+            self._end_lost(frame.detail)
             self._end_all(frame.message, type(error))
             if isinstance(error, Busy | Denied):
                 # About the session, which the agent does not want.
@@ -349,6 +371,14 @@ class Peer:
         pending = self._pending.get(message_id)
         if pending is not None:
             pending.end(result, error)
+
+    def _end_lost(self, detail: dict[str, Any] | None) -> None:
+        """End what came to an agent that has stopped: whatever became of it, its outcome did not come here."""
+        came = (detail or {}).get("came")
+        for message_id in came if isinstance(came, list) else ():
+            if isinstance(message_id, int) and message_id in self._pending:
+                error = PeerLost(f"{self.address} has stopped, and its outcome of the message was lost.")
+                self._pending[message_id].end(error=error)
 
     def _end_all(self, why: str, kind: type[DeliveryError]) -> None:
         for pending in list(self._pending.values()):

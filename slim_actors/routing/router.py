@@ -8,6 +8,8 @@ from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, 
 from contextlib import AbstractContextManager, aclosing
 from typing import Any
 
+from msgspec import Raw
+
 from slim_actors import wire
 from slim_actors.call import Call
 from slim_actors.errors import (
@@ -146,6 +148,13 @@ class Router:
                 async for item in replies:
                     await envelope.outlet.put(item)
             return None
+
+    async def relay(
+        self, route: Route, wire_type: str, body: Raw, expires: float, context: dict[str, Any]
+    ) -> None:
+        """Send a message that is encoded already; done when it was handled."""
+        message = Outgoing(wire.Ask, next(self._ids), wire_type, body, expires, RAW, context)
+        await self._deliver(Call(), route, message)
 
     async def pin(self, route: Unicast, expires: float) -> Pin:
         """Open an explicit pin; whoever opens it closes it."""

@@ -9,6 +9,8 @@ from slim_actors.limits import Limits
 from slim_actors.middleware import Middleware
 from slim_actors.ref import Ref
 from slim_actors.runtime import Runtime
+from slim_actors.sqlite import MemoryStore
+from slim_actors.store import Store
 from slim_actors.testing.clock import VirtualClock
 from slim_actors.testing.probe import Probe
 from slim_actors.transport.base import Transport
@@ -31,6 +33,8 @@ class TestRuntime(Runtime):
         subject: Whom the verified identity of everything in it names, as the ``sub`` of a token does; by
             default each instance's own name, as where all share a secret.
         issuer: Who vouches for that.
+        store: As in `Runtime`; one in memory by default. Give a `MemoryStore` to two runtimes, one after the
+            other, to see what is there after a restart. A file needs real time.
 
     Example:
         .. code-block:: python
@@ -56,8 +60,15 @@ class TestRuntime(Runtime):
         limits: Limits | None = None,
         subject: str = "",
         issuer: str = "",
+        store: Store | None = None,
     ) -> None:
-        super().__init__(name=name, lost_after=lost_after, middleware=middleware, limits=limits)
+        super().__init__(
+            name=name,
+            lost_after=lost_after,
+            middleware=middleware,
+            limits=limits,
+            store=store or MemoryStore(),
+        )
         self._subject = subject
         self._issuer = issuer
         self._shared = network

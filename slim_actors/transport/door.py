@@ -21,6 +21,7 @@ _logger = logging.getLogger("slim_actors.identity")
 _MOST_AT_ONCE = 4
 _KNOCK_EVERY = timedelta(seconds=0.25)
 _KNOCKS = 3
+_KNOCK_WITHIN = 3.0
 _PAUSE = 0.05
 
 
@@ -57,9 +58,10 @@ class Door:
         """Ask at the door of an agent why it does not answer; None if nobody is there or nothing is wrong."""
         name = slim.Name(*door_of(target.name).split("/"))
         try:
-            app = await self._opened()
-            session = await app.create_session_and_wait_async(_config(), name)
-        except slim.SlimError:
+            async with asyncio.timeout(_KNOCK_WITHIN):
+                app = await self._opened()
+                session = await app.create_session_and_wait_async(_config(), name)
+        except (slim.SlimError, TimeoutError):
             return None
         try:
             await introduce(Line(session, target.name), self._credentials)

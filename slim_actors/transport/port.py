@@ -31,6 +31,7 @@ _ACCEPT_PAUSE = 0.01
 _COME_BACK_TRIES = 10
 _LOOK_AFTER = 1.0
 _KNOCK_AFTER = 1.0
+_LATE = 5.0
 _FRAMED = "slim-actors"
 
 
@@ -211,16 +212,26 @@ class SlimPort:
         self, config: slim.SessionConfig, name: slim.Name, target: Address, options: SessionOptions
     ) -> SlimSession:
         creation = self.background(self._create(config, name, target, options))
-        if self._door is None:
-            return await creation
         # SLIM drops in silence whom it does not believe, so if no answer comes, ask at the door why.
         await asyncio.wait([creation], timeout=_KNOCK_AFTER)
         if not creation.done() or isinstance(creation.exception(), NoRoute):
-            why = await self._door.knock(target)
+            why = await self._door.knock(target) if self._door is not None else None
             if why is not None:
                 creation.add_done_callback(self._close_unwanted)
                 raise why
+        # One that the node dies in the middle of may never return.
+        await asyncio.wait([creation], timeout=_waited(options) + _LATE)
+        if not creation.done():
+            creation.add_done_callback(self._close_unwanted)
+            await self._raise_if_away()
+            raise NoRoute(f"Nobody answers at {target}: the set-up of a session came to no end.")
         return await creation
+
+    async def _raise_if_away(self) -> None:
+        if not await self._transport.check():
+            raise NodeUnreachable(
+                f"The SLIM node at {self._transport.connection.endpoint} is away."
+            ) from None
 
     async def _create(
         self, config: slim.SessionConfig, name: slim.Name, target: Address, options: SessionOptions
@@ -232,13 +243,10 @@ class SlimPort:
                 raise Denied(
                     f"{target} has the same subject as this side, and two ends of one MLS session must not."
                 ) from None
-            if not await self._transport.check():
-                raise NodeUnreachable(
-                    f"The SLIM node at {self._transport.connection.endpoint} is away."
-                ) from None
-            waited = (options.max_retries + 1) * options.timeout
+            await self._raise_if_away()
+            waited = f"{_waited(options):.3g} s"
             raise NoRoute(
-                f"Nobody answers at {target} (waited {waited:.3g} s): no such agent is running there."
+                f"Nobody answers at {target} (waited {waited}): no such agent is running there."
             ) from None
         try:
             others = [participant.name for participant in session.participants_list()]
@@ -295,6 +303,10 @@ class SlimPort:
 
 
 _MLS = slim.MlsSettings(header_integrity_validation_percent=100, max_seen_control_message_ids_size=None)
+
+
+def _waited(options: SessionOptions) -> float:
+    return (options.max_retries + 1) * options.timeout
 
 
 def _address_of(name: slim.Name) -> Address:

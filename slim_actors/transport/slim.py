@@ -49,6 +49,7 @@ class SlimTransport:
         self._returned: list[Callable[[], None]] = []
         self._up = asyncio.Event()
         self._up.set()
+        self._opening = asyncio.Lock()
         self._probe: SlimPort | None = None
         self._watcher: asyncio.Task[None] | None = None
         if isinstance(identity, SharedSecret) and not connection.endpoint.is_local:
@@ -64,10 +65,12 @@ class SlimTransport:
 
     async def open(self, name: str) -> SlimPort:
         """See `Transport.open`."""
-        if self._probe is None:
-            # A port without traffic: what blocks the others must not pass for an outage.
-            self._probe = await self._join(_PROBE)
-            self._watcher = asyncio.create_task(self._watch(self._probe), name="slim-watch")
+        async with self._opening:
+            # Of two that come first together, one begins the watch.
+            if self._probe is None:
+                # A port without traffic: what blocks the others must not pass for an outage.
+                self._probe = await self._join(_PROBE)
+                self._watcher = asyncio.create_task(self._watch(self._probe), name="slim-watch")
         port = await self._join(name)
         self._ports.append(port)
         return port

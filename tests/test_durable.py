@@ -1,0 +1,403 @@
+"""Durable tells: handled effectively once, whoever dies meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from faults.durable import Plan, run
+from slim_actors import (
+    Agent,
+    Anycast,
+    Busy,
+    ConfigurationError,
+    Context,
+    Expired,
+    Mailbox,
+    MalformedMessage,
+    RemoteError,
+    Runtime,
+    StoreError,
+    TooLarge,
+    UnhandledMessage,
+    Unicast,
+    handler,
+    tables,
+)
+from slim_actors.sqlite import SqliteStore
+from slim_actors.store import Parcel, Put
+from slim_actors.testing import MemoryStore, TestRuntime
+from tests.agents_for_tests import Gate, Note, Wait, Worker
+from tests.conftest import Starter, World, eventually
+from tests.keeping import LEDGER, Add, Enter, Hand, Ledger, Pass, Read, Spoil
+
+ROUTE = Anycast(LEDGER)
+SECOND = "test/ns/second"
+
+
+class Stores:
+    """The stores of one world, by name, as each life of a process finds them."""
+
+    def __init__(self, world: World, folder: Path) -> None:
+        self._memory: dict[str, MemoryStore] = {}
+        self._world = world
+        self._folder = folder
+
+    def __call__(self, name: str) -> SqliteStore:
+        if self._world.endpoint is None:
+            return self._memory.setdefault(name, MemoryStore())
+        return SqliteStore(self._folder / f"{name}.db")
+
+
+@pytest.fixture
+def stores(world: World, tmp_path: Path) -> Stores:
+    return Stores(world, tmp_path)
+
+
+def count(runtime: Runtime, table: str, where: str = "1") -> int:
+    """Count rows of the store of a runtime."""
+    assert runtime._outbox is not None
+    store = runtime._outbox.store
+    assert isinstance(store, SqliteStore)
+    ((found,),) = store._connection.execute(f"SELECT count(*) FROM {table} WHERE {where}")  # noqa: S608
+    return int(found)
+
+
+async def entries(runtime: Runtime, name: str = LEDGER) -> list[int]:
+    return await runtime.ask(Anycast(name), Read())
+
+
+async def until_empty(runtime: Runtime) -> None:
+    await eventually(lambda: count(runtime, "outbox", "cause IS NULL") == 0)
+
+
+async def test_a_durable_tell_is_handled_once_and_leaves_the_outbox(world: World, stores: Stores) -> None:
+    host = await world.runtime(store=stores("host"))
+    await host.spawn(Ledger)
+    sender = await world.runtime(store=stores("sender"))
+    await sender.tell(ROUTE, Enter(1), durable=True)
+    await sender.tell_many(ROUTE, [Enter(number) for number in range(2, 200)], durable=True)
+    await until_empty(sender)
+    assert sorted(await entries(host)) == list(range(1, 200))
+
+
+async def test_it_waits_for_somebody_to_be_there(world: World, stores: Stores) -> None:
+    sender = await world.runtime(store=stores("sender"))
+    await sender.tell(Anycast(LEDGER, max_retries=0, timeout=0.1), Enter(1), durable=True)
+    host = await world.runtime(store=stores("host"))
+    await host.spawn(Ledger)
+    await until_empty(sender)
+    assert await entries(host) == [1]
+
+
+async def test_it_is_delivered_in_the_next_life_of_its_sender(world: World, stores: Stores) -> None:
+    sender = await world.runtime(store=stores("sender"))
+    await sender.tell(Anycast(LEDGER, max_retries=0, timeout=0.1), Enter(1), durable=True)
+    await sender.stop()
+    host = await world.runtime(store=stores("host"))
+    await host.spawn(Ledger)
+    again = await world.runtime(store=stores("sender"))
+    await until_empty(again)
+    assert await entries(host) == [1]
+
+
+async def test_leaving_the_runtime_delivers_what_somebody_takes(world: World, stores: Stores) -> None:
+    host = await world.runtime(store=stores("host"))
+    await host.spawn(Ledger)
+    sender = await world.runtime(store=stores("sender"))
+    await sender.tell_many(ROUTE, [Enter(number) for number in range(100)], durable=True)
+    await sender.stop()
+    assert len(await entries(host)) == 100
+
+
+def repeated(store: str, number: int, message: Enter) -> dict[str, Any]:
+    return {"id": f"{store}:{number}", "durable": [store, number, 0]}
+
+
+async def test_a_repeated_one_is_not_handled_again_also_after_a_restart(world: World, stores: Stores) -> None:
+    caller = await world.runtime()
+    router = await caller._sender()
+
+    async def deliver() -> None:
+        expires = asyncio.get_running_loop().time() + 10
+        await router.relay(
+            ROUTE, "tests.keeping.Enter", raw({"number": 7}), expires, repeated("x", 5, Enter(7))
+        )
+
+    for _ in range(2):
+        host = await world.runtime(store=stores("host"))
+        await host.spawn(Ledger)
+        await deliver()
+        await deliver()
+        assert await entries(host) == [7]
+        await host.stop()
+
+
+def raw(value: Any) -> Any:
+    import msgspec
+
+    return msgspec.Raw(msgspec.msgpack.encode(value))
+
+
+async def test_replicas_that_share_a_store_handle_it_once(world: World, stores: Stores) -> None:
+    handled: list[str] = []
+    gate = asyncio.Event()
+
+    class Journal(Agent, name="test/ns/journal"):
+        @handler
+        async def note(self, message: str, ctx: Context) -> None:
+            handled.append(ctx.message_id)
+            await gate.wait()
+
+    hosts = [await world.runtime(store=stores("host")) for _ in range(2)]
+    refs = [await host.spawn(Journal) for host in hosts]
+    caller = await world.runtime()
+    router = await caller._sender()
+    expires = asyncio.get_running_loop().time() + 20
+
+    def deliver(to: int) -> asyncio.Task[None]:
+        work = router.relay(refs[to].route, "str", raw("a"), expires, repeated("x", 1, Enter(1)))
+        return asyncio.create_task(work)
+
+    first = deliver(0)
+    await eventually(lambda: handled == ["x:1"])
+    with pytest.raises(Busy, match="being handled already"):
+        await deliver(1)
+    with pytest.raises(Busy, match="being handled already"):
+        await deliver(0)
+    gate.set()
+    await first
+    await deliver(1)
+    assert handled == ["x:1"]
+
+
+async def test_what_can_never_be_handled_is_a_dead_letter_until_it_is_taken(
+    world: World, stores: Stores
+) -> None:
+    host = await world.runtime(store=stores("host"))
+    await host.spawn(Ledger)
+    sender = await world.runtime(store=stores("sender"))
+    await sender.tell(ROUTE, {"no": "handler"}, durable=True)
+    await sender.tell(ROUTE, Spoil(), durable=True)
+    await eventually(lambda: len(sender.dead_letters) == 2)
+    await sender.stop()
+    again = await world.runtime(store=stores("sender"))
+    causes = {type(letter.cause): letter for letter in again.dead_letters}
+    assert causes.keys() == {UnhandledMessage, RemoteError}
+    assert causes[UnhandledMessage].message == {"no": "handler"}
+    assert causes[UnhandledMessage].recipient.name == LEDGER
+    assert "spoilt" in str(causes[RemoteError].cause)
+    assert len(await again.dead_letters.take()) == 2
+    assert list(again.dead_letters) == []
+    assert count(again, "outbox") == 0
+    assert await again.ask(ROUTE, Add(0)) == 0
+
+
+async def test_one_that_failed_is_not_run_again(world: World, stores: Stores) -> None:
+    runs = 0
+
+    class Failing(Agent, name=LEDGER):
+        @handler
+        async def enter(self, message: Enter) -> None:
+            nonlocal runs
+            runs += 1
+            raise LookupError("no such page")
+
+    host = await world.runtime(store=stores("host"))
+    await host.spawn(Failing)
+    router = await host._sender()
+    for _ in range(2):
+        with pytest.raises(RemoteError, match="no such page"):
+            await router.relay(
+                ROUTE,
+                "tests.keeping.Enter",
+                raw({"number": 7}),
+                asyncio.get_running_loop().time() + 10,
+                repeated("x", 5, Enter(7)),
+            )
+    assert runs == 1
+
+
+async def test_one_that_expires_is_a_dead_letter(tmp_path: Path, endpoint: str) -> None:
+    async with Runtime(endpoint, store=tmp_path / "sender.db") as sender:
+        await sender.tell(Anycast(LEDGER, max_retries=0, timeout=0.1), Enter(1), durable=True, timeout=0.3)
+        await eventually(lambda: len(sender.dead_letters) == 1)
+        (letter,) = sender.dead_letters
+        assert isinstance(letter.cause, Expired)
+        assert "was not handled in its time" in str(letter.cause)
+
+
+async def test_what_a_handler_sends_is_kept_with_its_state_or_not_at_all(
+    world: World, stores: Stores
+) -> None:
+    host = await world.runtime(store=stores("host"))
+    await host.spawn(Ledger)
+    await host.spawn(Ledger, name=SECOND)
+    await host.tell(ROUTE, Pass(SECOND, 1), durable=True)
+    await host.tell(ROUTE, Pass(SECOND, 2, fail=True), durable=True)
+    await host.ask(ROUTE, Pass(SECOND, 3))
+    with pytest.raises(RemoteError, match="not passed on"):
+        await host.ask(ROUTE, Pass(SECOND, 4, fail=True))
+    await until_empty(host)
+    assert sorted(await entries(host)) == [1, 3]
+    assert sorted(await entries(host, SECOND)) == [1, 3]
+
+
+async def test_a_durable_message_is_forwarded_as_a_durable_one(world: World, stores: Stores) -> None:
+    host = await world.runtime(store=stores("host"))
+    await host.spawn(Ledger)
+    await host.tell(ROUTE, Hand(SECOND, 1), durable=True)
+    # Nobody has that name yet.
+    await eventually(lambda: count(host, "outbox", f"target = '{SECOND}'") == 1)
+    await host.spawn(Ledger, name=SECOND)
+    await until_empty(host)
+    assert await entries(host, SECOND) == [1]
+
+
+async def test_a_busy_agent_gets_it_later(world: World, stores: Stores) -> None:
+    gate = Gate()
+
+    class Narrow(Worker):
+        mailbox = Mailbox(capacity=1, overflow="busy")
+
+    host = await world.runtime(store=stores("host"))
+    await host.spawn(lambda: Narrow(gate))
+    sender = await world.runtime(store=stores("sender"))
+    route = Anycast("test/ns/worker")
+    names = [str(number) for number in range(5)]
+    await sender.tell_many(route, [Wait(name) for name in names], durable=True)
+    await eventually(lambda: len(gate.began) == 1)
+    gate.open.set()
+    await until_empty(sender)
+    assert sorted(gate.ended) == names
+
+
+async def test_an_agent_without_a_store_refuses_it_with_a_sentence(endpoint: str, tmp_path: Path) -> None:
+    async with Runtime(endpoint) as host, Runtime(endpoint, store=tmp_path / "sender.db") as sender:
+        await host.spawn(Worker)
+        await sender.tell(Anycast("test/ns/worker"), Note("x"), durable=True)
+        await eventually(lambda: len(sender.dead_letters) == 1)
+        (letter,) = sender.dead_letters
+        assert "takes no durable messages, because its runtime has no store" in str(letter.cause)
+
+
+async def test_a_full_outbox_refuses_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MOST_MESSAGES", 3)
+    async with TestRuntime() as runtime:
+        nobody = Anycast(LEDGER)
+        await runtime.tell_many(nobody, [Enter(number) for number in range(2)], durable=True)
+        with pytest.raises(Busy, match="The outbox is full: 2 messages"):
+            await runtime.tell_many(nobody, [Enter(number) for number in range(2)], durable=True)
+        await runtime.tell(nobody, Enter(2), durable=True)
+
+
+async def test_what_is_remembered_of_a_sender_is_little(world: World, stores: Stores) -> None:
+    host = await world.runtime(store=stores("host"))
+    await host.spawn(Ledger)
+    sender = await world.runtime(store=stores("sender"))
+    for first in range(0, 1000, 100):
+        await sender.tell_many(ROUTE, [Enter(first + number) for number in range(100)], durable=True)
+        await until_empty(sender)
+    assert len(await entries(host)) == 1000
+    assert count(host, "handled") <= 200
+
+
+async def test_wrong_durable_tells_are_refused_at_once(endpoint: str) -> None:
+    async with Runtime(endpoint) as bare:
+        with pytest.raises(ConfigurationError, match="A durable tell needs a store"):
+            await bare.tell(ROUTE, Enter(1), durable=True)
+    async with TestRuntime() as runtime:
+        ref = await runtime.spawn(Ledger)
+        with pytest.raises(ConfigurationError, match="no instance and no wire='bytes'"):
+            await runtime.tell(ref.route, Enter(1), durable=True)
+        with pytest.raises(ConfigurationError, match="no instance and no wire='bytes'"):
+            await runtime.tell(Unicast(LEDGER, wire="bytes"), b"x", durable=True)
+        with pytest.raises(MalformedMessage):
+            await runtime.tell(ROUTE, {"a": object()}, durable=True)
+        with pytest.raises(TooLarge):
+            await runtime.tell(ROUTE, b"x" * 5_000_000, durable=True)
+        with pytest.raises(ConfigurationError, match="timeout"):
+            await runtime.tell(ROUTE, Enter(1), durable=True, timeout=-1)
+
+
+async def test_a_full_disk_refuses_a_durable_tell(tmp_path: Path, endpoint: str) -> None:
+    async with Runtime(endpoint, store=tmp_path / "sender.db") as sender:
+        assert sender._outbox is not None
+        store = sender._outbox.store
+        assert isinstance(store, SqliteStore)
+        ((used,),) = store._connection.execute("PRAGMA page_count")
+        store._connection.execute(f"PRAGMA max_page_count = {used}")
+        with pytest.raises(StoreError, match=r"is full\. Make room on its disk"):
+            await sender.tell(ROUTE, "x" * 100_000, durable=True)
+        assert count(sender, "outbox") == 0
+
+
+async def test_messages_of_a_process_that_was_killed_are_adopted(
+    start: Starter, endpoint: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "shared.db"
+    sender = start("-m", "tests.keeping", endpoint, str(file), "0", "20", python=True)
+    await asyncio.to_thread(sender.until, "^kept 19")
+    sender.process.kill()
+    async with Runtime(endpoint, store=file) as host:
+        await host.spawn(Ledger)
+        await until_empty(host)
+        assert sorted(await entries(host)) == list(range(20))
+
+
+async def test_one_that_was_begun_goes_on_when_its_sender_is_gone(endpoint: str, tmp_path: Path) -> None:
+    gate = Gate()
+    async with Runtime(endpoint, store=tmp_path / "host.db") as host:
+        await host.spawn(lambda: Worker(gate))
+        async with Runtime(endpoint, store=tmp_path / "sender.db") as sender:
+            await sender.tell(Anycast("test/ns/worker"), Wait("on"), durable=True)
+            await eventually(lambda: gate.began == ["on"])
+            await sender.stop(drain=0.0)
+        gate.open.set()
+        await eventually(lambda: gate.ended == ["on"])
+        async with Runtime(endpoint, store=tmp_path / "sender.db") as sender:
+            await until_empty(sender)
+        assert (gate.began, gate.cancelled) == (["on"], [])
+
+
+async def test_stores_keep_what_was_put_in_order(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.db")
+    await store.open()
+    hold = store.hold("owner/a")
+    parcel = Parcel("t", "r", "int", b"\x01", b"\x80")
+    await asyncio.gather(*(store.commit(Put("owner/a", (parcel,))) for _ in range(20)))
+    waiting = await store.waiting("owner/a", "r", frozenset({1, 2}), 5)
+    assert ([each.number for each in waiting.parcels], waiting.below) == ([3, 4, 5], 1)
+    with pytest.raises(StoreError, match=f"owner/a is held by process {os.getpid()}"):
+        store.hold("owner/a")
+    assert await store.adopt("owner/b") == []
+    hold.release()
+    assert await store.adopt("owner/b") == ["r"]
+    await store.close()
+
+
+async def test_300_durable_tells_survive_the_deaths_of_everybody(tmp_path: Path) -> None:
+    result = await run(Plan(messages=300, kills=3, seed=5, folder=tmp_path))
+    assert result.deaths == {"sender": 3, "receiver": 3, "node": 3}
+    assert result.missing == []
+    assert result.repeated == []
+
+
+async def test_losing_the_receiver_is_no_error_of_the_tell(
+    start: Starter, endpoint: str, tmp_path: Path
+) -> None:
+    run = start(
+        "run", "tests/keeping.py:Ledger", "--endpoint", endpoint, "--store", str(tmp_path / "host.db")
+    )
+    (joined,) = run.until(r"^joined.*pid (\d+)")
+    async with Runtime(endpoint, store=tmp_path / "sender.db") as sender:
+        os.kill(int(joined[1]), signal.SIGKILL)
+        await sender.tell_many(ROUTE, [Enter(number) for number in range(10)], durable=True)
+        await until_empty(sender)
+        assert sorted(await entries(sender)) == list(range(10))
+        assert not len(sender.dead_letters)
