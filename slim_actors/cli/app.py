@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from slim_actors.cli.certs import certs
 from slim_actors.cli.console import complain
 from slim_actors.cli.control import ps, restart, scale
 from slim_actors.cli.node import node
@@ -38,6 +39,7 @@ app.command()(node)
 app.command()(restart)
 app.command()(scale)
 app.command()(ps)
+app.command()(certs)
 
 
 def _version(wanted: bool) -> None:
