@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from slim_actors.auth import Auth
 from slim_actors.cell import Cell
 from slim_actors.deadletters import DeadLetters
 from slim_actors.endpoints import no_node
@@ -26,7 +27,7 @@ from slim_actors.settings import Settings
 from slim_actors.speaker import DEFAULT_TIMEOUT
 from slim_actors.supervision import UNSUPERVISED, Restart, Strategy
 from slim_actors.supervisor import Supervisor, give_up_alone
-from slim_actors.tls import Basic, Tls
+from slim_actors.tls import Tls
 from slim_actors.verbs import Verbs
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ class Runtime(Verbs):
             ``SLIM_JWT`` and its companions), else, on this machine alone, a random secret of this user.
         tls: The certificates for ``https://`` and ``wss://``. By default what ``SLIM_TLS_CA``,
             ``SLIM_TLS_CERT`` and ``SLIM_TLS_KEY`` say, else the system's CAs.
-        auth: The user and password that the node asks for. By default what ``SLIM_NODE_USER`` and
-            ``SLIM_NODE_PASSWORD`` say.
+        auth: What the node asks for, if it asks: `Basic`, `Jwt`, `StaticJwt` or `Oidc`. By default what
+            ``SLIM_NODE_USER`` and ``SLIM_NODE_PASSWORD``, or ``SLIM_NODE_JWT``, or ``SLIM_NODE_OIDC`` say.
         insecure: Allow an endpoint on another machine without TLS.
         embed_node: Start a node in this process if nothing listens at the endpoint.
         lost_after: Seconds without a sign of life after which a peer that owes something is lost.
@@ -62,6 +63,10 @@ class Runtime(Verbs):
         enable_opentelemetry: Send traces and metrics to the OpenTelemetry collector that
             ``OTEL_EXPORTER_OTLP_ENDPOINT`` names, else ``http://localhost:4317``; or to the providers that
             the program has set itself. Needs ``pip install 'slim-actors[otel]'``; see docs/telemetry.md.
+        settings: What to use instead of the environment and the files, and of ``endpoint`` and ``insecure``.
+
+    What is not given comes from the environment, else from SLIM's client configuration, else from
+    ``slim-actors.toml`` or ``pyproject.toml``; ``docs/configuration.md`` says which.
 
     Raises:
         ConfigurationError: A value is wrong: at once, or on entering. OpenTelemetry is not installed.
@@ -81,15 +86,16 @@ class Runtime(Verbs):
         name: str = "slim-actors/local/runtime",
         identity: Identity | None = None,
         tls: Tls | None = None,
-        auth: Basic | None = None,
+        auth: Auth | None = None,
         insecure: bool | None = None,
         embed_node: bool = False,
         lost_after: float = 3.0,
         middleware: Iterable[Middleware] = (),
         limits: Limits | None = None,
         enable_opentelemetry: bool = False,
+        settings: Settings | None = None,
     ) -> None:
-        settings = Settings.find(endpoint=endpoint, insecure=insecure)
+        settings = settings or Settings.find(endpoint=endpoint, insecure=insecure)
         self._endpoint = settings.node
         self._settings = settings
         self._identity = identity
@@ -114,22 +120,6 @@ class Runtime(Verbs):
         self._is_open = False
         self._transport: Transport
         self._pulse: Pulse
-
-    @classmethod
-    def of(cls, settings: Settings, *, enable_opentelemetry: bool = False) -> Self:
-        """Make a runtime with the settings that a command was given.
-
-        Raises:
-            ConfigurationError: A setting cannot be used.
-        """
-        return cls(
-            settings.endpoint,
-            identity=settings.identity(),
-            tls=settings.tls(),
-            auth=settings.auth(),
-            insecure=settings.insecure,
-            enable_opentelemetry=enable_opentelemetry,
-        )
 
     @property
     def endpoint(self) -> str:

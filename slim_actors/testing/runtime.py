@@ -9,6 +9,7 @@ from slim_actors.limits import Limits
 from slim_actors.middleware import Middleware
 from slim_actors.ref import Ref
 from slim_actors.runtime import Runtime
+from slim_actors.settings import Settings
 from slim_actors.testing.clock import VirtualClock
 from slim_actors.testing.probe import Probe
 from slim_actors.transport.base import Transport
@@ -57,7 +58,10 @@ class TestRuntime(Runtime):
         subject: str = "",
         issuer: str = "",
     ) -> None:
-        super().__init__(name=name, lost_after=lost_after, middleware=middleware, limits=limits)
+        # A test must not depend on what is set or configured where it runs.
+        super().__init__(
+            settings=Settings(), name=name, lost_after=lost_after, middleware=middleware, limits=limits
+        )
         self._subject = subject
         self._issuer = issuer
         self._shared = network
