@@ -87,7 +87,7 @@ def main(
     """Ask Alice, and print each reply and who gave it."""
 
     async def run() -> int:
-        async with Runtime.of(settings, enable_opentelemetry=enable_opentelemetry) as runtime:
+        async with Runtime(settings=settings, enable_opentelemetry=enable_opentelemetry) as runtime:
             bob = await runtime.spawn(Bob)
             return await runtime.ask(bob.route, Talk(remote, message, iterations, unicast, mls), timeout=DAY)
 

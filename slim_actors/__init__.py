@@ -1,6 +1,7 @@
 """slim-actors: actor-style multi-agent orchestration over SLIM."""
 
 from slim_actors.agent import Agent, every, handler
+from slim_actors.auth import Basic, Oidc
 from slim_actors.call import Call
 from slim_actors.context import Context
 from slim_actors.deadletters import DeadLetter
@@ -44,7 +45,7 @@ from slim_actors.state import State
 from slim_actors.store import Store
 from slim_actors.supervision import Backoff, Restart, Terminated
 from slim_actors.supervisor import Supervisor
-from slim_actors.tls import Basic, Tls
+from slim_actors.tls import Tls
 
 __version__ = "0.1.0"
 
@@ -78,6 +79,7 @@ __all__ = [
     "NoRoute",
     "NodeUnreachable",
     "NotANode",
+    "Oidc",
     "PeerLost",
     "Pinned",
     "Ref",

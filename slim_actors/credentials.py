@@ -10,24 +10,26 @@ import base64
 import binascii
 import hashlib
 import hmac
+import re
 import secrets
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import frozen
 
-from slim_actors.identity import Identity, Jwt, SharedSecret, StaticJwt
+from slim_actors.identity import Identity, Jwt, SharedSecret, StaticJwt, trusted
 from slim_actors.trust import Trust, read_text, signing_algorithm
 
 if TYPE_CHECKING:
     import jwt
 
-__all__ = ["Claims", "Credentials", "Refused", "credentials_of"]
+__all__ = ["Claims", "Credentials", "Refused", "credentials_of", "subject_of_instance"]
 
 _SECRET_TOKEN_PARTS = 5
 _SECRET_TOKEN_VALID = 3600
 _CLOCK_SKEW = 5.0
 _NONCE_BYTES = 12
+_ENDING = re.compile(r"#[0-9a-f]{16}\Z")
 
 
 class Refused(Exception):
@@ -41,7 +43,7 @@ class Claims:
     subject: str
     issuer: str = ""
     id: str = ""
-    """What SLIM calls the subject: the same, but that a shared secret's has an ending for each instance."""
+    """What SLIM calls the subject: the same, but that it may have an ending for each instance."""
     expires: float = float("inf")
     """When it ends, in seconds since the epoch."""
 
@@ -118,7 +120,7 @@ class _TokenCredentials:
 
     def __init__(self, identity: Jwt | StaticJwt) -> None:
         self._identity = identity
-        self._trust = Trust(identity.trust)
+        self._trust = Trust(trusted(identity))
 
     def token(self) -> str:
         assert isinstance(self._identity, StaticJwt), "a signing identity makes its tokens"
@@ -140,8 +142,11 @@ class _TokenCredentials:
             except jwt.InvalidTokenError as error:
                 raise Refused(self._why(token, error)) from None
             subject = claims["sub"]
-            return Claims(subject, claims.get("iss", ""), subject, claims["exp"])
+            return Claims(self._whom(subject), claims.get("iss", ""), subject, claims["exp"])
         raise refused
+
+    def _whom(self, subject: str) -> str:
+        return subject
 
     def _decode(self, token: str, key: jwt.PyJWK) -> dict[str, Any]:
         import jwt
@@ -181,6 +186,10 @@ class _TokenCredentials:
 class _SigningCredentials(_TokenCredentials):
     """Tokens signed here."""
 
+    def _whom(self, subject: str) -> str:
+        # Only here: whoever has a trusted key can name anybody, but who gets tokens from an issuer cannot.
+        return _ENDING.sub("", subject)
+
     def __init__(self, identity: Jwt, name: str) -> None:
         super().__init__(identity)
         self._signing = identity
@@ -199,6 +208,15 @@ class _SigningCredentials(_TokenCredentials):
         }
         key = read_text(self._signing.key, "private key")
         return jwt.encode(claims, key, algorithm=signing_algorithm(self._signing.key))
+
+
+def subject_of_instance(subject: str) -> str:
+    """Give a subject an ending of this instance's own, which its peers take off again.
+
+    SLIM makes the id of an instance from the subject of its tokens: with one subject, two replicas would be
+    one to SLIM. Two ends of one MLS session must have different ones besides (RFC 9420).
+    """
+    return f"{subject}#{secrets.token_hex(8)}"
 
 
 def _to_base64(data: bytes) -> str:

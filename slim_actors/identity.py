@@ -11,11 +11,24 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from attrs import field, frozen
+from attrs.converters import optional
 from attrs.validators import min_len
 
 from slim_actors.errors import ConfigurationError
 
-__all__ = ["MIN_SECRET_BYTES", "Identity", "Jwt", "SharedSecret", "Spire", "StaticJwt", "check_secret"]
+__all__ = [
+    "MIN_SECRET_BYTES",
+    "Identity",
+    "Jwt",
+    "SharedSecret",
+    "Spire",
+    "StaticJwt",
+    "audience_given",
+    "check_secret",
+    "to_names",
+    "to_path",
+    "trusted",
+]
 
 MIN_SECRET_BYTES = 32
 """SLIM signs with HMAC-SHA256 and takes no shorter key."""
@@ -36,15 +49,18 @@ def check_secret(secret: str) -> str:
     return secret
 
 
-def _path(value: str | os.PathLike[str]) -> Path:
+def to_path(value: str | os.PathLike[str]) -> Path:
+    """Give a path as a user writes it."""
     return Path(value).expanduser()
 
 
-def _names(value: str | Iterable[str]) -> tuple[str, ...]:
+def to_names(value: str | Iterable[str]) -> tuple[str, ...]:
+    """Give one or several words."""
     return (value,) if isinstance(value, str) else tuple(value)
 
 
-def _audience_given(_: object, __: object, value: tuple[str, ...]) -> None:
+def audience_given(_: object, __: object, value: tuple[str, ...]) -> None:
+    """Refuse no audience."""
     # SLIM refuses every token that names an audience when none is expected, and every token of ours does.
     if not value or not all(isinstance(one, str) and one for one in value):
         raise ConfigurationError(
@@ -85,11 +101,12 @@ class Jwt:
     Args:
         key: File with the private key that signs: PEM, PKCS#8.
         trust: File with the keys to believe: a public key or certificates in PEM, a JWKS (RFC 7517), or a
-            bundle with a JWKS for each trust domain. Read again when it changes.
+            bundle with a JWKS for each trust domain. Read again when it changes. Only what is shown to a node
+            (``auth=``) can do without.
         audience: What the tokens are for; a peer's token must name one of them.
         issuer: Who vouches for the tokens; those of peers must come from the same.
-        subject: Whom the tokens name. By default the SLIM name of each agent. Two ends of one MLS session
-            must have different ones.
+        subject: Whom the tokens name. By default the SLIM name of each agent. In tokens it has an ending for
+            each instance, ``#`` and 16 hexadecimal digits, for SLIM tells instances apart by it.
         duration: Seconds that a token is valid.
 
     Raises:
@@ -99,9 +116,9 @@ class Jwt:
         >>> bob = Jwt("bob.key", trust="trusted.jwks", audience="slim", issuer="acme", subject="bob")
     """
 
-    key: Path = field(converter=_path)
-    trust: Path = field(converter=_path, kw_only=True)
-    audience: tuple[str, ...] = field(converter=_names, validator=_audience_given, kw_only=True)
+    key: Path = field(converter=to_path)
+    trust: Path | None = field(default=None, converter=optional(to_path), kw_only=True)
+    audience: tuple[str, ...] = field(converter=to_names, validator=audience_given, kw_only=True)
     issuer: str = field(validator=min_len(1), kw_only=True)
     subject: str = field(default="", kw_only=True)
     duration: float = field(default=3600.0, validator=_seconds, kw_only=True)
@@ -126,9 +143,9 @@ class StaticJwt:
         >>> bob = StaticJwt("/run/secrets/token", trust="/etc/agents/issuer.jwks", audience="slim")
     """
 
-    token: Path = field(converter=_path)
-    trust: Path = field(converter=_path, kw_only=True)
-    audience: tuple[str, ...] = field(converter=_names, validator=_audience_given, kw_only=True)
+    token: Path = field(converter=to_path)
+    trust: Path | None = field(default=None, converter=optional(to_path), kw_only=True)
+    audience: tuple[str, ...] = field(converter=to_names, validator=audience_given, kw_only=True)
     issuer: str = field(default="", kw_only=True)
 
 
@@ -150,9 +167,22 @@ class Spire:
         >>> bob = Spire("/run/spire/agent.sock", audience="slim")
     """
 
-    socket: Path = field(converter=_path)
-    audience: tuple[str, ...] = field(converter=_names, validator=_audience_given, kw_only=True)
-    trust_domains: tuple[str, ...] = field(default=(), converter=_names, kw_only=True)
+    socket: Path = field(converter=to_path)
+    audience: tuple[str, ...] = field(converter=to_names, validator=audience_given, kw_only=True)
+    trust_domains: tuple[str, ...] = field(default=(), converter=to_names, kw_only=True)
 
 
 Identity = SharedSecret | Jwt | StaticJwt | Spire
+
+
+def trusted(identity: Jwt | StaticJwt) -> Path:
+    """Give the file with the keys that an identity believes.
+
+    Raises:
+        ConfigurationError: It has none.
+    """
+    if identity.trust is None:
+        raise ConfigurationError(
+            "A token identity needs the keys that it believes: give trust=FILE, or --bundle FILE."
+        )
+    return identity.trust

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from slim_actors.auth import Auth
 from slim_actors.cell import Cell
 from slim_actors.deadletters import DeadLetters
 from slim_actors.endpoints import no_node
@@ -30,7 +31,7 @@ from slim_actors.settings import Settings
 from slim_actors.speaker import DEFAULT_TIMEOUT
 from slim_actors.supervision import UNSUPERVISED, Restart, Strategy
 from slim_actors.supervisor import Supervisor, give_up_alone
-from slim_actors.tls import Basic, Tls
+from slim_actors.tls import Tls
 from slim_actors.verbs import Verbs
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ class Runtime(Verbs):
             ``SLIM_JWT`` and its companions), else, on this machine alone, a random secret of this user.
         tls: The certificates for ``https://`` and ``wss://``. By default what ``SLIM_TLS_CA``,
             ``SLIM_TLS_CERT`` and ``SLIM_TLS_KEY`` say, else the system's CAs.
-        auth: The user and password that the node asks for. By default what ``SLIM_NODE_USER`` and
-            ``SLIM_NODE_PASSWORD`` say.
+        auth: What the node asks for, if it asks: `Basic`, `Jwt`, `StaticJwt` or `Oidc`. By default what
+            ``SLIM_NODE_USER`` and ``SLIM_NODE_PASSWORD``, or ``SLIM_NODE_JWT``, or ``SLIM_NODE_OIDC`` say.
         insecure: Allow an endpoint on another machine without TLS.
         embed_node: Start a node in this process if nothing listens at the endpoint.
         lost_after: Seconds without a sign of life after which a peer that owes something is lost.
@@ -69,6 +70,10 @@ class Runtime(Verbs):
             the program has set itself. Needs ``pip install 'slim-actors[otel]'``; see docs/telemetry.md.
         store: Where states of agents and durable messages are kept: a file (SQLite; processes may share it),
             or a `Store`.
+        settings: What to use instead of the environment and the files, and of ``endpoint`` and ``insecure``.
+
+    What is not given comes from the environment, else from SLIM's client configuration, else from
+    ``slim-actors.toml`` or ``pyproject.toml``; ``docs/configuration.md`` says which.
 
     Raises:
         ConfigurationError: A value is wrong: at once, or on entering. OpenTelemetry is not installed.
@@ -89,7 +94,7 @@ class Runtime(Verbs):
         name: str = "slim-actors/local/runtime",
         identity: Identity | None = None,
         tls: Tls | None = None,
-        auth: Basic | None = None,
+        auth: Auth | None = None,
         insecure: bool | None = None,
         embed_node: bool = False,
         lost_after: float = 3.0,
@@ -97,8 +102,9 @@ class Runtime(Verbs):
         limits: Limits | None = None,
         enable_opentelemetry: bool = False,
         store: str | os.PathLike[str] | Store | None = None,
+        settings: Settings | None = None,
     ) -> None:
-        settings = Settings.find(endpoint=endpoint, insecure=insecure)
+        settings = settings or Settings.find(endpoint=endpoint, insecure=insecure)
         self._endpoint = settings.node
         self._settings = settings
         self._identity = identity
@@ -125,22 +131,6 @@ class Runtime(Verbs):
         self._is_open = False
         self._transport: Transport
         self._pulse: Pulse
-
-    @classmethod
-    def of(cls, settings: Settings, *, enable_opentelemetry: bool = False) -> Self:
-        """Make a runtime with the settings that a command was given.
-
-        Raises:
-            ConfigurationError: A setting cannot be used.
-        """
-        return cls(
-            settings.endpoint,
-            identity=settings.identity(),
-            tls=settings.tls(),
-            auth=settings.auth(),
-            insecure=settings.insecure,
-            enable_opentelemetry=enable_opentelemetry,
-        )
 
     @property
     def endpoint(self) -> str:

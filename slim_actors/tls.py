@@ -10,7 +10,7 @@ from attrs import field, frozen
 
 from slim_actors.errors import ConfigurationError
 
-__all__ = ["Basic", "Tls"]
+__all__ = ["Tls"]
 
 
 def _path(value: str | os.PathLike[str] | None) -> Path | None:
@@ -77,23 +77,6 @@ class Tls:
                 else f"{self.cert} and {self.key} are no certificate and unencrypted private key in PEM form."
             ) from None
         return context
-
-
-@frozen
-class Basic:
-    """A user name and a password on the connection to the node (RFC 7617). Use it with TLS only.
-
-    Example:
-        >>> Basic("agents", "a password")
-        Basic(user='agents')
-    """
-
-    user: str
-    password: str = field(repr=False)
-
-    def __attrs_post_init__(self) -> None:
-        if not self.user or not self.password:
-            raise ConfigurationError("The node's user and password must both be given.")
 
 
 def _check_readable(file: Path, what: str) -> None:

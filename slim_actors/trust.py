@@ -12,7 +12,7 @@ from slim_actors.errors import ConfigurationError
 if TYPE_CHECKING:
     import jwt
 
-__all__ = ["Trust", "is_private_key", "read_text", "signing_algorithm"]
+__all__ = ["Trust", "as_jwk", "is_private_key", "read_text", "signing_algorithm"]
 
 _PEM = "-----BEGIN "
 _CERTIFICATE = "-----BEGIN CERTIFICATE-----"
@@ -134,7 +134,7 @@ def _from_pem(text: str, file: Path) -> list[dict[str, Any]]:
         raise ConfigurationError(
             f"{file} holds no public key: give the public half of the key that signs."
         ) from None
-    return [_as_jwk(key, file) for key in found]
+    return [as_jwk(key, file) for key in found]
 
 
 def _from_json(text: str, file: Path) -> list[dict[str, Any]]:
@@ -163,7 +163,12 @@ def _keys_of(jwks: dict[str, Any]) -> list[dict[str, Any]]:
     return keys
 
 
-def _as_jwk(key: Any, file: Path) -> dict[str, Any]:
+def as_jwk(key: Any, file: Path) -> dict[str, Any]:
+    """Give a public key as a JWK (RFC 7517).
+
+    Raises:
+        ConfigurationError: Tokens are not signed with keys of its kind; the text names the file.
+    """
     import jwt
 
     name = _algorithm(key, file)

@@ -19,6 +19,7 @@ import pytest
 from slim_actors import (
     Agent,
     Anycast,
+    Basic,
     ConfigurationError,
     Context,
     Denied,
@@ -35,7 +36,6 @@ from slim_actors import (
 from slim_actors.credentials import Refused, credentials_of
 from slim_actors.endpoints import Endpoint
 from slim_actors.settings import Settings
-from slim_actors.tls import Basic
 from slim_actors.transport.node import SlimNode
 from slim_actors.transport.security import Connection
 from slim_actors.transport.slim import SlimTransport
@@ -218,6 +218,23 @@ async def test_the_user_and_password_of_the_node_are_asked_for(
                 await runtime.spawn(Alice)
     finally:
         await node.stop()
+
+
+@pytest.mark.parametrize("mls", [False, True])
+async def test_replicas_with_one_key_and_one_subject_are_told_apart(
+    mls: bool, pki: Pki, endpoint: str
+) -> None:
+    async with Runtime(endpoint, identity=by_key(pki, "acme"), name=BOB) as runtime:
+        replicas = {(await runtime.spawn(Alice)).address.instance for _ in range(3)}
+        assert len(replicas) == 3
+        answered = set()
+        for _ in range(6):
+            call = runtime.ask(Anycast(ALICE, mls=mls), "hi")
+            # The other end's subject is the same as this one's, and has no ending.
+            assert await call == ["hi", BOB, "acme", ISSUER]
+            assert call.peer is not None
+            answered.add(call.peer.instance)
+        assert answered == replicas
 
 
 @pytest.mark.parametrize("kind", ["ES256", "RS256", "EdDSA"])

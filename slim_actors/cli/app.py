@@ -7,8 +7,10 @@ import sys
 
 import typer
 
+from slim_actors.cli.certs import certs
 from slim_actors.cli.console import complain
 from slim_actors.cli.control import ps, restart, scale
+from slim_actors.cli.doctor import doctor
 from slim_actors.cli.node import node
 from slim_actors.cli.run import run
 from slim_actors.cli.send import send
@@ -38,6 +40,8 @@ app.command()(node)
 app.command()(restart)
 app.command()(scale)
 app.command()(ps)
+app.command()(certs)
+app.command()(doctor)
 
 
 def _version(wanted: bool) -> None:

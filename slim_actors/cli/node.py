@@ -14,7 +14,7 @@ __all__ = ["node"]
 
 @with_settings
 def node(*, settings: Settings) -> None:
-    """Run a SLIM node until Ctrl-C.
+    r"""Run a SLIM node until Ctrl-C.
 
     Examples:
         slim-actors node
@@ -24,6 +24,9 @@ def node(*, settings: Settings) -> None:
         slim-actors node --endpoint unix:///tmp/slim.sock
 
         slim-actors node --endpoint https://127.0.0.1:5000 --tls-cert node.crt --tls-key node.key
+
+        slim-actors node --endpoint https://127.0.0.1:5000 --tls-cert node.crt --tls-key node.key \
+            --tls-ca ca.crt
     """
     run_until_stopped(_node(settings))
 
@@ -32,10 +35,12 @@ async def _node(settings: Settings) -> None:
     stop = asyncio.Event()
     on_stop_signal(stop.set)
     from slim_actors.transport.node import SlimNode
+    from slim_actors.transport.refusals import telling_refusals
 
-    running = SlimNode(settings.node, settings.tls(), settings.auth())
-    await running.start()
-    line("node", f"listening at {settings.node}")
-    await stop.wait()
-    await running.stop()
-    line("node", "stopped")
+    running = SlimNode(settings.node, settings.tls(), settings.asked())
+    with telling_refusals():
+        await running.start()
+        line("node", f"listening at {settings.node}")
+        await stop.wait()
+        await running.stop()
+        line("node", "stopped")

@@ -59,7 +59,7 @@ def send(
         raise ConfigurationError(f"--iterations is {iterations}, but must be 1 or more.")
     body = _sendable(_parsed(message) if as_json else message)
     route = Unicast(name, mls=mls) if unicast else Anycast(name, mls=mls)
-    runtime = Runtime.of(settings, enable_opentelemetry=otel)
+    runtime = Runtime(settings=settings, enable_opentelemetry=otel)
     code = run_until_done(_send(runtime, route, body, iterations, timeout, as_json=as_json))
     raise typer.Exit(code)
 

@@ -373,7 +373,7 @@ class Peer:
             pending.end(result, error)
 
     def _end_lost(self, detail: dict[str, Any] | None) -> None:
-        """End what came to an agent that has stopped: whatever became of it, its outcome did not come here."""
+        """End what came to an agent that has stopped: its outcome, whatever it was, did not come here."""
         came = (detail or {}).get("came")
         for message_id in came if isinstance(came, list) else ():
             if isinstance(message_id, int) and message_id in self._pending:

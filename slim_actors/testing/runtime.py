@@ -9,6 +9,7 @@ from slim_actors.limits import Limits
 from slim_actors.middleware import Middleware
 from slim_actors.ref import Ref
 from slim_actors.runtime import Runtime
+from slim_actors.settings import Settings
 from slim_actors.sqlite import MemoryStore
 from slim_actors.store import Store
 from slim_actors.testing.clock import VirtualClock
@@ -62,7 +63,9 @@ class TestRuntime(Runtime):
         issuer: str = "",
         store: Store | None = None,
     ) -> None:
+        # A test must not depend on what is set or configured where it runs.
         super().__init__(
+            settings=Settings(),
             name=name,
             lost_after=lost_after,
             middleware=middleware,

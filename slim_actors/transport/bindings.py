@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections.abc import Sequence
 from functools import cache
 
 import slim_bindings as slim
@@ -17,7 +18,7 @@ from slim_bindings._slim_bindings import slim_rpc as _rpc
 from slim_actors.transport.lowering import copy_in_blocks
 from slim_actors.transport.sockets import NoDelay
 
-__all__ = ["innermost", "new_service", "no_delay", "slim"]
+__all__ = ["copies_in_blocks", "initialise", "innermost", "new_service", "no_delay", "slim"]
 
 no_delay = NoDelay()
 """For every socket of this process, whoever opened it."""
@@ -25,19 +26,34 @@ no_delay = NoDelay()
 _services = itertools.count()
 
 
-@cache
-def _initialise() -> None:
-    # "error" is the quietest level that the bindings accept; the filter is what silences them. RUST_LOG
-    # still overrules both, for whoever wants to look inside.
-    quiet = slim.new_tracing_config_with("error", False, False, ["off"])  # noqa: FBT003
+_initialised = False
+
+
+def initialise(filters: Sequence[str] = ("off",)) -> None:
+    """Set the bindings up; does nothing the second time.
+
+    Args:
+        filters: What of their log goes to standard output: as in ``RUST_LOG``, which overrules it.
+    """
+    global _initialised  # noqa: PLW0603 (the bindings are set up once a process, too)
+    if _initialised:
+        return
+    _initialised = True
+    # "error" is the quietest level that the bindings accept; the filter is what silences them.
+    quiet = slim.new_tracing_config_with("error", False, False, list(filters))  # noqa: FBT003
     slim.initialize_with_configs(slim.new_runtime_config(), quiet, [slim.new_service_config()])
-    copy_in_blocks(_core)
-    copy_in_blocks(_rpc)
+    copies_in_blocks()
+
+
+@cache
+def copies_in_blocks() -> bool:
+    """Mend how the bindings copy payloads; tell whether these bindings are ones that this works for."""
+    return all([copy_in_blocks(_core), copy_in_blocks(_rpc)])
 
 
 def new_service() -> slim.Service:
     """Make a service, which is what connections, apps and listeners belong to."""
-    _initialise()
+    initialise()
     return slim.create_service(f"slim-actors-{os.getpid()}-{next(_services)}")
 
 

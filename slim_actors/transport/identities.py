@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
+from slim_actors.credentials import subject_of_instance
 from slim_actors.errors import ConfigurationError
-from slim_actors.identity import Identity, Jwt, SharedSecret, Spire
+from slim_actors.identity import Identity, Jwt, SharedSecret, Spire, trusted
 from slim_actors.transport.bindings import innermost, slim
-from slim_actors.trust import Trust, read_text, signing_algorithm
+from slim_actors.transport.tokens import checking, signing
 
 __all__ = ["DOOR_SECRET", "create_app", "create_open_app"]
 
 DOOR_SECRET = "slim-actors: no secret, who is there is asked and checked"  # noqa: S105 (it says so itself)
 """What apps share whose peers are checked by slim-actors alone: it keeps nobody out."""
-
-_ALGORITHMS = {
-    "ES256": slim.JwtAlgorithm.ES256,
-    "ES384": slim.JwtAlgorithm.ES384,
-    "RS256": slim.JwtAlgorithm.RS256,
-    "EdDSA": slim.JwtAlgorithm.ED_DSA,
-}
 
 
 def create_app(service: slim.Service, name: str, identity: Identity) -> slim.App:
@@ -66,39 +59,12 @@ def _by_secret(name: str, secret: str) -> tuple[Any, Any]:
 
 
 def _by_key(name: str, identity: Jwt) -> tuple[Any, Any]:
-    algorithm = _ALGORITHMS[signing_algorithm(identity.key)]
-    # Their text, not their path: the bindings panic on a file that is missing.
-    text = read_text(identity.key, "private key")
-    signing: Any = slim.JwtKeyType.ENCODING(key=_key(text, algorithm, slim.JwtKeyFormat.PEM))
-    # With a JWKS the algorithm of each key is its own; this one is only to be there.
-    jwks = Trust(identity.trust).jwks
-    trusted: Any = slim.JwtKeyType.DECODING(key=_key(jwks, algorithm, slim.JwtKeyFormat.JWKS))
-    audience, duration = list(identity.audience), timedelta(seconds=identity.duration)
+    subject = subject_of_instance(identity.subject or name)
+    check = checking(trusted(identity), identity.audience, identity.issuer)
     return (
-        slim.IdentityProviderConfig.JWT(
-            config=slim.ClientJwtAuth(
-                key=signing,
-                audience=audience,
-                issuer=identity.issuer,
-                subject=identity.subject or name,
-                duration=duration,
-            )
-        ),
-        slim.IdentityVerifierConfig.JWT(
-            config=slim.JwtAuth(
-                key=trusted,
-                audience=audience,
-                issuer=identity.issuer,
-                subject=None,
-                duration=duration,
-            )
-        ),
+        slim.IdentityProviderConfig.JWT(config=signing(identity, subject)),
+        slim.IdentityVerifierConfig.JWT(config=check),
     )
-
-
-def _key(text: str, algorithm: slim.JwtAlgorithm, form: slim.JwtKeyFormat) -> slim.JwtKeyConfig:
-    data: Any = slim.JwtKeyData.DATA(value=text)
-    return slim.JwtKeyConfig(algorithm=algorithm, format=form, key=data)
 
 
 def _by_spire(identity: Spire) -> tuple[Any, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+from slim_actors.auth import Auth, TokenCheck
 from slim_actors.endpoints import Endpoint
 from slim_actors.errors import ConfigurationError, EndpointInUse
-from slim_actors.tls import Basic, Tls
+from slim_actors.tls import Tls
 from slim_actors.transport.bindings import innermost, new_service, no_delay, slim
 from slim_actors.transport.security import server_config
 
@@ -26,7 +27,9 @@ class SlimNode:
         auth: What clients must give, besides.
     """
 
-    def __init__(self, endpoint: Endpoint, tls: Tls | None = None, auth: Basic | None = None) -> None:
+    def __init__(
+        self, endpoint: Endpoint, tls: Tls | None = None, auth: Auth | TokenCheck | None = None
+    ) -> None:
         self.endpoint = endpoint
         self._tls = tls
         self._auth = auth

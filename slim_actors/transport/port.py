@@ -16,6 +16,7 @@ from slim_actors.transport.base import SessionClosed, SessionOptions
 from slim_actors.transport.bindings import innermost, new_service, no_delay, slim
 from slim_actors.transport.door import Door
 from slim_actors.transport.identities import create_app
+from slim_actors.transport.login import refusal
 from slim_actors.transport.security import Connection, tls_problem
 from slim_actors.transport.session import Checks, SlimSession
 
@@ -197,11 +198,16 @@ class SlimPort:
         """Make the error that says why it could not be connected to."""
         connection = self._transport.connection
         why = innermost(error) if isinstance(error, slim.SlimError) else f"silent for {_CONNECT_WITHIN:.0f} s"
-        problem = await tls_problem(connection) if connection.endpoint.is_secure else None
+        problem = await tls_problem(connection)
         if problem is None and ("401" in why or "link negotiation" in why):
-            problem = (
-                "it refuses the user and password" if connection.auth else "it asks for a user and password"
-            )
+            problem = refusal(connection.auth)
+        if (
+            problem is None
+            and connection.endpoint.scheme in ("ws", "wss")
+            and isinstance(error, TimeoutError)
+        ):
+            # Over WebSocket the bindings do not say that the node refuses the login.
+            problem = f"it is {why}; perhaps {refusal(connection.auth)}"
         if problem is not None:
             return NotANode(f"The node at {connection.endpoint} cannot be used: {problem}.")
         return NotANode(

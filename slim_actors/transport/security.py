@@ -10,12 +10,14 @@ from typing import Any
 
 from attrs import frozen
 
+from slim_actors.auth import Auth, TokenCheck
 from slim_actors.endpoints import Endpoint
 from slim_actors.errors import ConfigurationError
-from slim_actors.tls import Basic, Tls
+from slim_actors.tls import Tls
 from slim_actors.transport.bindings import slim
+from slim_actors.transport.login import asked, shown
 
-__all__ = ["Connection", "server_config", "tls_problem"]
+__all__ = ["Connection", "node_certificate", "server_config", "tls_problem"]
 
 _HANDSHAKE_WITHIN = 2.0
 
@@ -32,16 +34,18 @@ class Connection:
 
     endpoint: Endpoint
     tls: Tls | None = None
-    auth: Basic | None = None
+    auth: Auth | None = None
 
     def check(self) -> None:
-        """Look at the certificates: the bindings panic or hang on files that are not what they should be.
+        """Look at the files: the bindings panic or hang on those that are not what they should be.
 
         Raises:
             ConfigurationError: A file cannot be used.
         """
         if self.tls is not None and self.endpoint.is_secure:
             self.tls.context(ssl.Purpose.SERVER_AUTH)
+        if self.auth is not None:
+            shown(self.auth)
 
     def config(self, spelling: int, reconnect_every: float) -> slim.ClientConfig:
         """Make what the bindings connect with.
@@ -67,12 +71,11 @@ class Connection:
         )
         config.backoff = backoff
         if self.auth is not None:
-            client_auth: Any = slim.ClientAuthenticationConfig.BASIC(config=_basic(self.auth))
-            config.auth = client_auth
+            config.auth = shown(self.auth)
         return config
 
 
-def server_config(endpoint: Endpoint, tls: Tls | None, auth: Basic | None) -> slim.ServerConfig:
+def server_config(endpoint: Endpoint, tls: Tls | None, auth: Auth | TokenCheck | None) -> slim.ServerConfig:
     """Make what a node listens with.
 
     Raises:
@@ -92,8 +95,7 @@ def server_config(endpoint: Endpoint, tls: Tls | None, auth: Basic | None) -> sl
         if tls.ca is not None:
             config.tls.client_ca = _ca(tls)
     if auth is not None:
-        server_auth: Any = slim.ServerAuthenticationConfig.BASIC(config=_basic(auth))
-        config.auth = server_auth
+        config.auth = asked(auth)
     return config
 
 
@@ -103,6 +105,10 @@ async def tls_problem(connection: Connection) -> str | None:
     The bindings say it in their own words, or not at all where a node wants a certificate.
     """
     endpoint = connection.endpoint
+    if not endpoint.is_secure:
+        if endpoint.scheme == "unix" or await node_certificate(connection) is None:
+            return None
+        return f"it speaks TLS, and {endpoint.scheme}:// does not: use {endpoint.scheme}s://"
     context = (connection.tls or Tls()).context(ssl.Purpose.SERVER_AUTH)
     context.set_alpn_protocols(["h2"] if endpoint.scheme == "https" else ["http/1.1"])
     try:
@@ -117,7 +123,8 @@ async def tls_problem(connection: Connection) -> str | None:
             finally:
                 writer.close()
     except ssl.SSLCertVerificationError as error:
-        return f"the node's certificate is not trusted ({error.verify_message})"
+        advice = "" if connection.tls and connection.tls.ca else "; give its CA with --tls-ca"
+        return f"the node's certificate is not trusted ({error.verify_message.rstrip('.')}){advice}"
     except ssl.SSLError as error:
         return _refusal(error, connection.tls)
     except (OSError, TimeoutError):
@@ -125,12 +132,32 @@ async def tls_problem(connection: Connection) -> str | None:
     return None
 
 
+async def node_certificate(connection: Connection) -> bytes | None:
+    """Give the certificate that a node shows, in PEM and whatever it is worth; None if it shows none."""
+    context = (connection.tls or Tls()).context(ssl.Purpose.SERVER_AUTH)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    endpoint = connection.endpoint
+    try:
+        async with asyncio.timeout(_HANDSHAKE_WITHIN):
+            _, writer = await asyncio.open_connection(endpoint.host, endpoint.port, ssl=context)
+    except (OSError, TimeoutError):
+        return None
+    shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    return ssl.DER_cert_to_PEM_cert(shown).encode() if shown else None
+
+
 def _refusal(error: ssl.SSLError, tls: Tls | None) -> str:
     reason = (error.reason or str(error)).replace("_", " ").lower()
     if "certificate required" in reason:
         return "the node asks for a client certificate: give --tls-cert and --tls-key"
-    if "unknown ca" in reason and tls is not None and tls.cert is not None:
-        return f"the node does not trust the certificate {tls.cert}"
+    if tls is not None and tls.cert is not None:
+        if "certificate expired" in reason:
+            return f"the certificate {tls.cert} has expired"
+        # The second is of a CA that is called like the node's, and is another.
+        if any(one in reason for one in ("unknown ca", "decrypt error", "bad certificate")):
+            return f"the node does not trust the certificate {tls.cert}"
     if "wrong version number" in reason or "record layer failure" in reason:
         return "what listens there does not speak TLS"
     return f"TLS failed: {reason}"
@@ -142,7 +169,3 @@ def _own(tls: Tls) -> Any:
 
 def _ca(tls: Tls) -> Any:
     return slim.CaSource.FILE(path=str(tls.ca))
-
-
-def _basic(auth: Basic) -> slim.BasicAuth:
-    return slim.BasicAuth(username=auth.user, password=auth.password)
