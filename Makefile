@@ -22,7 +22,7 @@ types: $(INSTALLED) ## Check types.
 	$(BIN)/mypy
 
 tests: $(INSTALLED) ## Run the tests.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 4
 
 clean: ## Remove what was installed and cached.
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
