@@ -10,6 +10,7 @@ from typing import Any
 from attrs import define
 
 from slim_actors import wire
+from slim_actors.batches import Problem
 from slim_actors.errors import (
     Busy,
     DeliveryError,
@@ -17,9 +18,9 @@ from slim_actors.errors import (
     MalformedMessage,
     PeerLost,
     Stopped,
-    TooLarge,
     from_wire,
 )
+from slim_actors.limits import Limits
 from slim_actors.link import Link, Pulse
 from slim_actors.messages import same_type
 from slim_actors.names import Address
@@ -69,9 +70,10 @@ class Peer:
     Args:
         session: A session to it.
         pulse: Who watches whether it is alive.
+        limits: How much its answers may bring.
     """
 
-    def __init__(self, session: Session, pulse: Pulse) -> None:
+    def __init__(self, session: Session, pulse: Pulse, limits: Limits) -> None:
         self._pending: dict[int, _Pending] = {}
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._most_bytes = _FIRST_BYTES
@@ -91,7 +93,7 @@ class Peer:
         """Whether the replica said that it is stopping."""
         # Without encryption only what it says proves who answers: so nothing is sent before its hello.
         self._window = _FIRST_WINDOW if session.mls else 0
-        self._link = Link(session, self, pulse)
+        self._link = Link(session, self, pulse, limits)
 
     @property
     def address(self) -> Address:
@@ -176,6 +178,7 @@ class Peer:
         self._sent_again_at = now
         for pending in list(self._pending.values()):
             if not pending.has_flows and not pending.outcome.done():
+                self._link.forget(pending.message.id)
                 self._link.send(pending.message.frame(now))
 
     async def close(self) -> None:
@@ -188,12 +191,13 @@ class Peer:
         if take is not None:
             take(self, frame)
 
-    def problem(self, problem: wire.Problem) -> None:
+    def problem(self, problem: Problem) -> None:
         """See `LinkOwner.problem`."""
-        kind = TooLarge if problem.code == TooLarge.code else MalformedMessage
-        error = kind(f"The answer of {self.address} cannot be taken: {problem.reason}")
-        error.may_have_run = True
-        self._end(problem.id, error=error)
+        text = f"The answer of {self.address} cannot be taken: {problem.reason}"
+        self._end(problem.id, error=from_wire(problem.code, text, {"may_have_run": True}))
+        if problem.id:
+            # Whatever else belongs to it need not be sent.
+            self._link.send(wire.Cancel(problem.id))
 
     def plain(self, payload: Payload) -> None:
         """See `LinkOwner.plain`."""
@@ -238,6 +242,7 @@ class Peer:
     async def _finish(self, pending: _Pending) -> None:
         if self._pending.pop(pending.message.id, None) is not None:
             self._bytes -= pending.size
+        self._link.forget(pending.message.id)
         self._admit()
         self._leave_if_done()
         # Whoever waits for the outcome and is cancelled cancels the future with it.
@@ -344,6 +349,7 @@ class Peer:
         self.was_greeted = True
         self._window = max(1, frame.window)
         self._most_bytes = max(1, frame.most_bytes)
+        self._link.max_payload = frame.most_payload
         if not self._sent and not self._waiting:
             # So that the agent hears something that makes sense, however late the first message comes.
             self._link.send(wire.Ping())
