@@ -1,7 +1,8 @@
 """One session: frames go out in batches, frames come in, and a dead peer is noticed.
 
 The writer sends at once when it is idle; what arrives while a payload is under way goes into the next one.
-So a lone message pays nothing for batching, and a thousand cost little more than one.
+So a lone message pays nothing for batching, and a thousand cost little more than one. A frame that is too
+long for a batch goes out in parts, with a batch between each two of them.
 """
 
 from __future__ import annotations
@@ -10,23 +11,26 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from slim_actors import wire
+from slim_actors.batches import Problem, decode_batch, decode_joined
 from slim_actors.errors import ConfigurationError, DeliveryError, PeerLost, TooLarge
-from slim_actors.limits import BATCH_BYTES, BATCH_FRAMES, Limits
+from slim_actors.limits import BATCH_BYTES, BATCH_FRAMES, Limits, body_room, too_large
 from slim_actors.names import Address
+from slim_actors.parts import Joiner, Splitter, no_account
 from slim_actors.transport.base import MAX_PAYLOAD, Payload, Session, SessionClosed, Transport
 
 __all__ = ["Link", "LinkOwner", "Pulse"]
 
 _logger = logging.getLogger("slim_actors.link")
 
-_FRAME_ROOM = MAX_PAYLOAD - 8
 _MOST_BACKLOG = 16 * 1024 * 1024
 _PING = wire.join([wire.encode_frame(wire.Ping())])
 _LIMITS = Limits()
 _CLOSE_WITHIN = 1.0
+_MOST_FLUSHES = 8
 _GOODBYE_WITHIN = 0.1
 
 
@@ -40,7 +44,7 @@ class LinkOwner(Protocol):
     def frame(self, frame: wire.Frame) -> None:
         """Take a frame."""
 
-    def problem(self, problem: wire.Problem) -> None:
+    def problem(self, problem: Problem) -> None:
         """Take note of a frame that cannot be read."""
 
     def plain(self, payload: Payload) -> None:
@@ -57,16 +61,28 @@ class Link:
         session: The session that carries it. The link closes it.
         owner: Who takes what comes in.
         pulse: Who watches whether the peer is alive.
-        limits: How much a payload may bring.
+        limits: How much a payload, and a message, may bring.
+        hold: Counts the bytes of parts in, or, below 0, out; says whether there is room for them.
     """
 
-    def __init__(self, session: Session, owner: LinkOwner, pulse: Pulse, limits: Limits = _LIMITS) -> None:
+    def __init__(
+        self,
+        session: Session,
+        owner: LinkOwner,
+        pulse: Pulse,
+        limits: Limits = _LIMITS,
+        hold: Callable[[int], bool] = no_account,
+    ) -> None:
         self._session = session
         self._owner = owner
         self._pulse = pulse
         self._limits = limits
         self._frames: deque[bytes] = deque()
         self._plain: deque[bytes] = deque()
+        self._long = Splitter()
+        self._joiner = Joiner(limits.max_payload, hold, owner.problem)
+        self.max_payload = limits.max_payload
+        """How many bytes one message may have that is sent."""
         self._writer: asyncio.Task[None] | None = None
         self._is_over = False
         self._reason = ""
@@ -110,30 +126,41 @@ class Link:
         """Put a frame into the next batch, and give its bytes. On a link that is over it goes nowhere.
 
         Raises:
-            TooLarge: The frame alone is more than one payload may be.
+            TooLarge: The body has more bytes than one message may have.
             MalformedMessage: The body holds something that has no form on the wire.
         """
         encoded = wire.encode_frame(frame)
-        if len(encoded) > _FRAME_ROOM:
-            raise TooLarge(f"The message has {len(encoded)} bytes; one message may have {_FRAME_ROOM}.")
-        self.send_encoded(encoded)
+        if len(encoded) > self.max_payload:
+            size = wire.body_size(frame, encoded)
+            if size > body_room(self.max_payload):
+                raise TooLarge(too_large(size, self.max_payload))
+        self.send_encoded(encoded, getattr(frame, "id", 0))
         return encoded
 
-    def send_encoded(self, frame: bytes) -> None:
-        """Put a frame that is encoded already into the next batch."""
-        if not self._is_over:
+    def send_encoded(self, frame: bytes, message_id: int) -> None:
+        """Put a frame that is encoded already into the next batch; not before what is left of its message."""
+        if self._is_over:
+            return
+        if len(frame) > BATCH_BYTES or message_id in self._long:
+            self._long.add(message_id, frame)
+        else:
             self._frames.append(frame)
-            self.backlog += len(frame)
-            self._wake()
+        self.backlog += len(frame)
+        self._wake()
+
+    def forget(self, message_id: int) -> None:
+        """Neither send nor take what is left of the long frames of a message."""
+        self.backlog -= self._long.drop(message_id)
+        self._joiner.drop(message_id)
 
     def send_plain(self, data: bytes) -> None:
         """Send bytes as a payload of their own, for a peer that does not speak the wire format.
 
         Raises:
-            TooLarge: There are more of them than one payload may have.
+            TooLarge: There are more of them than one payload may have; such a peer could not join parts.
         """
         if len(data) > MAX_PAYLOAD:
-            raise TooLarge(f"The message has {len(data)} bytes; one message may have {MAX_PAYLOAD}.")
+            raise TooLarge(f"The message has {len(data)} bytes; one in plain bytes may have {MAX_PAYLOAD}.")
         if not self._is_over:
             self._plain.append(data)
             self.backlog += len(data)
@@ -151,10 +178,14 @@ class Link:
             await asyncio.wait([self._writer])
 
     async def close(self) -> None:
-        """Send what is waiting, then end the session."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_WITHIN):
-                await self.flush()
+        """Send what is waiting, as long as that makes headway, then end the session."""
+        for _ in range(_MOST_FLUSHES):
+            before = self.backlog
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_WITHIN):
+                    await self.flush()
+            if not self.backlog or self.backlog >= before:
+                break
         self.end("the link was closed")
         # The goodbye is on its way. A port that was withdrawn never hears the answer, so do not wait long.
         await asyncio.wait([self._reader], timeout=_GOODBYE_WITHIN)
@@ -179,6 +210,8 @@ class Link:
         self._reason, self._outcome = reason, outcome
         self._frames.clear()
         self._plain.clear()
+        self._long.clear()
+        self._joiner.close()
         self._drained.set()
         self._pulse.forget(self)
         self._pulse.close_soon(self._session)
@@ -194,9 +227,13 @@ class Link:
 
     async def _write(self) -> None:
         try:
-            while self._frames or self._plain:
+            while self._frames or self._plain or self._long:
                 if self._frames:
                     await self._session.send(wire.join(self._gather()), wire.PAYLOAD_TYPE)
+                if self._long:
+                    frame, size = self._long.next()
+                    self.backlog -= size
+                    await self._session.send(wire.join([frame]), wire.PAYLOAD_TYPE)
                 if self._plain:
                     data = self._plain.popleft()
                     self.backlog -= len(data)
@@ -249,8 +286,22 @@ class Link:
                 what = f"{payload.type[:100]!r} is not understood here; this is {wire.PAYLOAD_TYPE}."
                 self.send(wire.Error(0, "version", what))
             return
-        batch = wire.decode_batch(payload.data, self._limits)
+        batch = decode_batch(payload.data, self._limits)
         self.has_heard = self.has_heard or bool(batch.frames)
+        for frame in batch.frames:
+            if type(frame) is wire.Part:
+                self._join(frame)
+            else:
+                self._owner.frame(frame)
+        for problem in batch.problems:
+            self._owner.problem(problem)
+
+    def _join(self, part: wire.Part) -> None:
+        joined = self._joiner.add(part)
+        if joined is None:
+            return
+        batch = decode_joined(joined, part.id, self._limits)
+        # A part among them would be nobody's.
         for frame in batch.frames:
             self._owner.frame(frame)
         for problem in batch.problems:

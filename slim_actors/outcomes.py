@@ -79,7 +79,9 @@ class Outcomes:
         window.ended.append((asyncio.get_running_loop().time(), envelope.id))
         window.size += len(frame)
         self._size += len(frame)
-        while self._size > _BYTES:
+        self._windows.move_to_end(_key(envelope.sender))
+        # The last one stays, however large: it is the likeliest to be asked for again.
+        while self._size > max(_BYTES, len(frame)):
             oldest = next(iter(self._windows.values()))
             if oldest.ended:
                 self._forget_oldest(oldest)

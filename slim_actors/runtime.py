@@ -269,7 +269,7 @@ class Runtime(Verbs):
                 f'(Agent, name="org/namespace/service"), or give one when it is started.'
             )
         port = await self._transport.open(check_name(name))
-        router = Router(self._transport, port, self._pulse, self._hooks)
+        router = Router(self._transport, port, self._pulse, self._hooks, self._limits)
         if recovery is None:
             recovery = Recovery(Intensity(instance.restart or UNSUPERVISED), give_up_alone(parent))
         try:
@@ -325,7 +325,7 @@ class Runtime(Verbs):
             except NodeUnreachable:
                 # The message that needs it has a deadline, and waits that long for the node.
                 await asyncio.sleep(_LOOK_FOR_NODE_EVERY)
-        return Router(self._transport, port, self._pulse, self._hooks)
+        return Router(self._transport, port, self._pulse, self._hooks, self._limits)
 
     async def _post(self, route: Route, messages: Iterable[object], timeout: float | None) -> None:
         self._check_open()

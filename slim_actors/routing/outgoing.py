@@ -1,7 +1,8 @@
-"""A message as it is sent."""
+"""A message as it is sent, and what is known of it until it has its outcome."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterable
 from typing import Any
 
@@ -9,9 +10,9 @@ from attrs import field, frozen
 
 from slim_actors import wire
 from slim_actors.messages import Body
-from slim_actors.streams import FIRST_ITEMS
+from slim_actors.streams import FIRST_ITEMS, Inlet, Outlet
 
-__all__ = ["Outgoing"]
+__all__ = ["Outgoing", "Pending"]
 
 
 @frozen(eq=False)
@@ -45,3 +46,32 @@ class Outgoing:
         if self.kind is wire.Ask:
             return wire.Ask(self.id, self.type, self.body, ttl, context, follows)
         return wire.Stream(self.id, self.type, self.body, ttl, context, follows, FIRST_ITEMS)
+
+
+@define(eq=False)
+class Pending:
+    """A message that is under way to one replica."""
+
+    message: Outgoing
+    outcome: asyncio.Future[Any]
+    """The reply, the acceptance, or, of a stream, that its first item came or that it ended."""
+    inlet: Inlet | None = None
+    outlet: Outlet | None = None
+    pump: asyncio.Task[None] | None = None
+    size: int = 0
+
+    @property
+    def has_flows(self) -> bool:
+        """Whether items come or go with it."""
+        return self.inlet is not None or self.outlet is not None
+
+    def end(self, result: Any = None, error: Exception | None = None) -> None:
+        """Set the outcome, if there is none yet."""
+        if error is not None and self.inlet is not None:
+            self.inlet.fail(error)
+        if self.outcome.done():
+            return
+        if error is not None:
+            self.outcome.set_exception(error)
+        else:
+            self.outcome.set_result(result)

@@ -7,9 +7,8 @@ from collections import deque
 from collections.abc import AsyncIterable, Callable
 from typing import Any
 
-from attrs import define
-
 from slim_actors import wire
+from slim_actors.batches import Problem
 from slim_actors.errors import (
     Busy,
     DeliveryError,
@@ -17,13 +16,13 @@ from slim_actors.errors import (
     MalformedMessage,
     PeerLost,
     Stopped,
-    TooLarge,
     from_wire,
 )
+from slim_actors.limits import Limits
 from slim_actors.link import Link, Pulse
 from slim_actors.messages import same_type
 from slim_actors.names import Address
-from slim_actors.routing.outgoing import Outgoing
+from slim_actors.routing.outgoing import Outgoing, Pending
 from slim_actors.streams import Inlet, Outlet
 from slim_actors.transport.base import Payload, Session
 
@@ -36,43 +35,17 @@ _SEND_AGAIN_AFTER = 0.5
 _FIRST_BYTES = 16 * 1024 * 1024
 
 
-@define(eq=False)
-class _Pending:
-    message: Outgoing
-    outcome: asyncio.Future[Any]
-    """The reply, the acceptance, or, of a stream, that its first item came or that it ended."""
-    inlet: Inlet | None = None
-    outlet: Outlet | None = None
-    pump: asyncio.Task[None] | None = None
-    size: int = 0
-
-    @property
-    def has_flows(self) -> bool:
-        """Whether items come or go with it."""
-        return self.inlet is not None or self.outlet is not None
-
-    def end(self, result: Any = None, error: Exception | None = None) -> None:
-        """Set the outcome, if there is none yet."""
-        if error is not None and self.inlet is not None:
-            self.inlet.fail(error)
-        if self.outcome.done():
-            return
-        if error is not None:
-            self.outcome.set_exception(error)
-        else:
-            self.outcome.set_result(result)
-
-
 class Peer:
     """One replica, as one caller speaks with it.
 
     Args:
         session: A session to it.
         pulse: Who watches whether it is alive.
+        limits: How much its answers may bring.
     """
 
-    def __init__(self, session: Session, pulse: Pulse) -> None:
-        self._pending: dict[int, _Pending] = {}
+    def __init__(self, session: Session, pulse: Pulse, limits: Limits) -> None:
+        self._pending: dict[int, Pending] = {}
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._most_bytes = _FIRST_BYTES
         self._bytes = 0
@@ -91,7 +64,7 @@ class Peer:
         """Whether the replica said that it is stopping."""
         # Without encryption only what it says proves who answers: so nothing is sent before its hello.
         self._window = _FIRST_WINDOW if session.mls else 0
-        self._link = Link(session, self, pulse)
+        self._link = Link(session, self, pulse, limits)
 
     @property
     def address(self) -> Address:
@@ -176,6 +149,7 @@ class Peer:
         self._sent_again_at = now
         for pending in list(self._pending.values()):
             if not pending.has_flows and not pending.outcome.done():
+                self._link.forget(pending.message.id)
                 self._link.send(pending.message.frame(now))
 
     async def close(self) -> None:
@@ -188,12 +162,13 @@ class Peer:
         if take is not None:
             take(self, frame)
 
-    def problem(self, problem: wire.Problem) -> None:
+    def problem(self, problem: Problem) -> None:
         """See `LinkOwner.problem`."""
-        kind = TooLarge if problem.code == TooLarge.code else MalformedMessage
-        error = kind(f"The answer of {self.address} cannot be taken: {problem.reason}")
-        error.may_have_run = True
-        self._end(problem.id, error=error)
+        text = f"The answer of {self.address} cannot be taken: {problem.reason}"
+        self._end(problem.id, error=from_wire(problem.code, text, {"may_have_run": True}))
+        if problem.id:
+            # Whatever else belongs to it need not be sent.
+            self._link.send(wire.Cancel(problem.id))
 
     def plain(self, payload: Payload) -> None:
         """See `LinkOwner.plain`."""
@@ -212,14 +187,14 @@ class Peer:
         """See `Link.lost`."""
         return self._link.lost(may_have_run=may_have_run)
 
-    async def _begin(self, message: Outgoing) -> _Pending:
+    async def _begin(self, message: Outgoing) -> Pending:
         await self._credit()
         loop = asyncio.get_running_loop()
         try:
             if self.is_lost:
                 raise self.lost(may_have_run=False)
             size = len(self._link.send(message.frame(loop.time())))
-            pending = self._pending[message.id] = _Pending(message, loop.create_future(), size=size)
+            pending = self._pending[message.id] = Pending(message, loop.create_future(), size=size)
             self._bytes += size
             self._largest = max(self._largest, size)
             self._sent += 1
@@ -235,9 +210,10 @@ class Peer:
             pending.pump = asyncio.create_task(self._pump(pending, message.items))
         return pending
 
-    async def _finish(self, pending: _Pending) -> None:
+    async def _finish(self, pending: Pending) -> None:
         if self._pending.pop(pending.message.id, None) is not None:
             self._bytes -= pending.size
+        self._link.forget(pending.message.id)
         self._admit()
         self._leave_if_done()
         # Whoever waits for the outcome and is cancelled cancels the future with it.
@@ -248,7 +224,7 @@ class Peer:
             pending.pump.cancel()
             await asyncio.wait([pending.pump])
 
-    async def _pump(self, pending: _Pending, items: AsyncIterable[Any]) -> None:
+    async def _pump(self, pending: Pending, items: AsyncIterable[Any]) -> None:
         """Send the items that follow a message, as the agent makes room for them."""
         assert pending.outlet is not None, "what is pumped has an outlet"
         iterator = aiter(items)
@@ -344,6 +320,7 @@ class Peer:
         self.was_greeted = True
         self._window = max(1, frame.window)
         self._most_bytes = max(1, frame.most_bytes)
+        self._link.max_payload = frame.most_payload
         if not self._sent and not self._waiting:
             # So that the agent hears something that makes sense, however late the first message comes.
             self._link.send(wire.Ping())

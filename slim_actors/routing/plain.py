@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 
 from slim_actors import wire
+from slim_actors.batches import Problem
 from slim_actors.errors import DeliveryError, MalformedMessage
 from slim_actors.link import Link, Pulse
 from slim_actors.names import Address
@@ -86,7 +87,7 @@ class PlainPeer:
     def frame(self, frame: wire.Frame) -> None:
         """See `LinkOwner.frame`: such a peer sends none."""
 
-    def problem(self, problem: wire.Problem) -> None:
+    def problem(self, problem: Problem) -> None:
         """See `LinkOwner.problem`: such a peer sends none."""
 
     def plain(self, payload: Payload) -> None:

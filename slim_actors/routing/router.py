@@ -24,6 +24,7 @@ from slim_actors.errors import (
     Stopped,
     Untrusted,
 )
+from slim_actors.limits import Limits
 from slim_actors.link import Pulse
 from slim_actors.mailbox import Envelope
 from slim_actors.messages import RAW, body_of, reply_body
@@ -59,13 +60,15 @@ class Router:
         port: Where the messages come from.
         pulse: Who watches whether peers are alive.
         hooks: Told what is sent.
+        limits: How much the answers may bring.
     """
 
-    def __init__(self, transport: Transport, port: Port, pulse: Pulse, hooks: Hooks) -> None:
+    def __init__(self, transport: Transport, port: Port, pulse: Pulse, hooks: Hooks, limits: Limits) -> None:
         self._transport = transport
         self._port = port
         self._pulse = pulse
         self._hooks = hooks
+        self._limits = limits
         self._ids = itertools.count(1)
         self._pools: dict[Anycast, Pool] = {}
         self._pins: dict[Unicast, Pin] = {}
@@ -330,7 +333,7 @@ class Router:
             options = SessionOptions(route.mls, route.max_retries, route.timeout)
 
             async def find() -> Peer:
-                return Peer(await self._port.connect(Address(route.name), options), self._pulse)
+                return Peer(await self._port.connect(Address(route.name), options), self._pulse, self._limits)
 
             pool = self._pools[route] = Pool(route.name, find)
         return pool
@@ -353,7 +356,7 @@ class Router:
 
         async def find() -> AnyPeer:
             session = await self._port.connect(target, options)
-            return Peer(session, self._pulse) if framed else PlainPeer(session, self._pulse)
+            return Peer(session, self._pulse, self._limits) if framed else PlainPeer(session, self._pulse)
 
         return Pin(route, find)
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from slim_actors import wire
+from slim_actors.batches import Problem
 from slim_actors.errors import DeliveryError, from_wire
 from slim_actors.link import Link, Pulse
 from slim_actors.names import Address
@@ -68,7 +69,7 @@ class Watch:
             self._over("it is stopping")
             self._link.end("it is stopping")
 
-    def problem(self, problem: wire.Problem) -> None:
+    def problem(self, problem: Problem) -> None:
         """See `LinkOwner.problem`."""
 
     def plain(self, payload: Payload) -> None:
