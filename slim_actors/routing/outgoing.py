@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterable
 from typing import Any
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from slim_actors import wire
 from slim_actors.messages import Body
