@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from slim_actors import wire
@@ -102,9 +102,9 @@ class Conversation:
             self.link.send(wire.Error(0, Stopped.code, f"{self._cell.address} has stopped.", came))
         await self.link.close()
 
-    async def room(self) -> None:
+    def room(self) -> Awaitable[None] | None:
         """See `Origin.room`."""
-        await self.link.room()
+        return self.link.room()
 
     @property
     def busy(self) -> bool:
@@ -252,7 +252,6 @@ class Conversation:
         try:
             found = self._admitted(envelope, size, frame)
             if frame is not None:
-                self._outcomes.begin(envelope)
                 envelope.message = found.read(frame.body, frame.type)
         except Denied as error:
             self._cell.deny(envelope, error)

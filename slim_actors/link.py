@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from slim_actors import wire
@@ -134,14 +134,16 @@ class Link:
             size = wire.body_size(frame, encoded)
             if size > body_room(self.max_payload):
                 raise TooLarge(too_large(size, self.max_payload))
-        self.send_encoded(encoded, getattr(frame, "id", 0))
+        # What begins a message keeps its place among those that do, however long one takes.
+        in_order = bool(self._long) and isinstance(frame, wire.Ask | wire.Tell | wire.Stream)
+        self.send_encoded(encoded, getattr(frame, "id", 0), in_order=in_order)
         return encoded
 
-    def send_encoded(self, frame: bytes, message_id: int) -> None:
+    def send_encoded(self, frame: bytes, message_id: int, *, in_order: bool = False) -> None:
         """Put a frame that is encoded already into the next batch; not before what is left of its message."""
         if self._is_over:
             return
-        if len(frame) > BATCH_BYTES or message_id in self._long:
+        if len(frame) > BATCH_BYTES or message_id in self._long or (in_order and self._long):
             self._long.add(message_id, frame)
         else:
             self._frames.append(frame)
@@ -166,8 +168,11 @@ class Link:
             self.backlog += len(data)
             self._wake()
 
-    async def room(self) -> None:
-        """Wait until not too much is waiting to be sent; returns at once on a link that is over."""
+    def room(self) -> Awaitable[None] | None:
+        """Give what to wait for until not too much is waiting to be sent; None if there is room."""
+        return self._room() if self.backlog > _MOST_BACKLOG and not self._is_over else None
+
+    async def _room(self) -> None:
         while self.backlog > _MOST_BACKLOG and not self._is_over:
             self._drained.clear()
             await self._drained.wait()
@@ -278,8 +283,7 @@ class Link:
             self.end(f"what it sent could not be taken ({type(error).__name__})")
 
     def _unpack(self, payload: Payload) -> None:
-        version = wire.version_of(payload.type)
-        if version != wire.VERSION:
+        if payload.type != wire.PAYLOAD_TYPE and wire.version_of(payload.type) != wire.VERSION:
             if not self._version_told:
                 # Once: two that do not understand each other must not go on saying so.
                 self._version_told = True

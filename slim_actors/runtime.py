@@ -301,6 +301,12 @@ class Runtime(Verbs):
         self._check_open()
         return await self._own_router()
 
+    def _ready_sender(self) -> Router | None:
+        own = self._own
+        if own is None or not self._is_open or not own.done() or own.exception() is not None:
+            return None
+        return own.result()
+
     async def _own_router(self) -> Router:
         # A port that could not be opened is tried again by the next message.
         if self._own is None or (self._own.done() and self._own.exception() is not None):

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import define, field, frozen
 
 from slim_actors import wire
+from slim_actors.errors import Busy, CallCycle, DeliveryError, PeerLost, Stopped, Untrusted
 from slim_actors.messages import Body
+from slim_actors.names import Address
 from slim_actors.streams import FIRST_ITEMS, Inlet, Outlet
 
-__all__ = ["Outgoing", "Pending"]
+__all__ = ["Late", "Outgoing", "Pending", "Trials"]
+
+_MOST_LOSSES = 3
 
 
 @frozen(eq=False)
@@ -48,6 +52,10 @@ class Outgoing:
         return wire.Stream(self.id, self.type, self.body, ttl, context, follows, FIRST_ITEMS)
 
 
+class Late(Exception):
+    """The deadline has passed; why is for the router to say."""
+
+
 @define(eq=False)
 class Pending:
     """A message that is under way to one replica."""
@@ -59,6 +67,8 @@ class Pending:
     outlet: Outlet | None = None
     pump: asyncio.Task[None] | None = None
     size: int = 0
+    is_late: bool = False
+    """Whether its deadline passed first."""
 
     @property
     def has_flows(self) -> bool:
@@ -75,3 +85,43 @@ class Pending:
             self.outcome.set_exception(error)
         else:
             self.outcome.set_result(result)
+
+
+class Trials:
+    """What became of an Anycast message so far, at one replica after the other.
+
+    Args:
+        message: The message.
+    """
+
+    def __init__(self, message: Outgoing) -> None:
+        self._message = message
+        self._losses = 0
+        self.refused: dict[str, DeliveryError] = {}
+        """The instances that did not start it, and what they said."""
+
+    def failed(self, peer: Replica, error: DeliveryError) -> None:
+        """Take note of an error; it is raised again unless another replica may be tried."""
+        if isinstance(error, Busy | CallCycle | Stopped | Untrusted):
+            self.refused[peer.address.instance] = error
+            return
+        if not isinstance(error, PeerLost):
+            raise error
+        if not error.may_have_run:
+            return
+        self._losses += 1
+        message = self._message
+        # A message that takes its replica down with it must not go through all of them.
+        if self._losses > _MOST_LOSSES or message.items is not None or not peer.is_idempotent(message.type):
+            raise error
+
+
+class Replica(Protocol):
+    """What is asked of the replica that failed."""
+
+    @property
+    def address(self) -> Address:
+        """Who it is."""
+
+    def is_idempotent(self, wire_type: str) -> bool:
+        """Tell whether it may handle messages of this type twice."""

@@ -61,6 +61,13 @@ class Pool:
         """Whether everybody who was known is stopping, or has stopped."""
         return not self._usable and bool(self._peers or self._left)
 
+    def at_hand(self) -> Peer | None:
+        """Choose the replica for the next message if the pool is complete; see `acquire`."""
+        if not self._complete or not self._usable:
+            return None
+        self._explore_sometimes()
+        return self._take(())
+
     async def acquire(self, avoid: Collection[str] = ()) -> Peer:
         """Choose the replica for the next message, after one session set-up at the most while nobody leaves.
 
@@ -75,10 +82,7 @@ class Pool:
             await self._meet()
         if self._all_left:
             await self._look_round()
-        peer = self._choose(avoid)
-        peer.uses += 1
-        peer.last_used = next(self._turns)
-        return peer
+        return self._take(avoid)
 
     async def _meet(self) -> None:
         """Get to know the replicas, by a set-up at the most; the first must succeed."""
@@ -103,6 +107,12 @@ class Pool:
         if tasks:
             await asyncio.wait(tasks)
         await asyncio.gather(*(peer.close() for peer in self._peers.values()))
+
+    def _take(self, avoid: Collection[str]) -> Peer:
+        peer = self._choose(avoid)
+        peer.uses += 1
+        peer.last_used = next(self._turns)
+        return peer
 
     def _choose(self, avoid: Collection[str]) -> Peer:
         candidates = [peer for peer in self._usable if peer.address.instance not in avoid]

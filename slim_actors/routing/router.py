@@ -13,16 +13,12 @@ from msgspec import Raw
 from slim_actors import wire
 from slim_actors.call import Call
 from slim_actors.errors import (
-    Busy,
     CallCycle,
     DeliveryError,
     Expired,
     MalformedMessage,
     NodeUnreachable,
     NoRoute,
-    PeerLost,
-    Stopped,
-    Untrusted,
 )
 from slim_actors.limits import Limits
 from slim_actors.link import Pulse
@@ -31,7 +27,7 @@ from slim_actors.messages import RAW, body_of, reply_body
 from slim_actors.middleware import NOBODY, Hooks, Sending, Verb
 from slim_actors.names import Address
 from slim_actors.routes import Anycast, Route, Unicast
-from slim_actors.routing.outgoing import Outgoing
+from slim_actors.routing.outgoing import Late, Outgoing, Trials
 from slim_actors.routing.peer import Peer
 from slim_actors.routing.pin import AnyPeer, Pin
 from slim_actors.routing.plain import PlainPeer
@@ -42,7 +38,6 @@ from slim_actors.transport.base import Port, SessionOptions, Transport
 
 __all__ = ["Router"]
 
-_MOST_LOSSES = 3
 _MOST_PINS = 256
 
 _VERBS: dict[type[wire.Incoming], Verb] = {wire.Ask: "ask", wire.Tell: "tell", wire.Stream: "stream"}
@@ -219,8 +214,32 @@ class Router:
         return self._hooks.around(self._hooks.sending, sending)
 
     async def _deliver(self, call: Call[Any], route: Route | Pin, message: Outgoing) -> Any:
-        work = self._routed(call, route, message, lambda peer: peer.deliver(message))
-        return await self._within(message.expires, work, call)
+        async def attempt(peer: AnyPeer) -> Any:
+            return await peer.deliver(message)
+
+        trials = Trials(message)
+        peer = self._at_hand(route) if message.items is None else None
+        if peer is not None:
+            # Nothing need be waited for but the outcome, and the peer keeps the deadline for that.
+            try:
+                return await self._attempt(call, peer, attempt)
+            except DeliveryError as error:
+                if not isinstance(route, Anycast):
+                    self._forget_if_lost(route)
+                    raise
+                trials.failed(peer, error)
+        return await self._within(message.expires, self._routed(call, route, message, attempt, trials), call)
+
+    def _at_hand(self, route: Route | Pin) -> Peer | None:
+        """Give the peer for a message, if that is known without waiting for anything."""
+        if not self._transport.is_available:
+            return None
+        if isinstance(route, Anycast):
+            pool = self._pools.get(route)
+            return None if pool is None else pool.at_hand()
+        pin = self._pins.get(route) if isinstance(route, Unicast) else route
+        peer = None if pin is None else pin.peer
+        return peer if isinstance(peer, Peer) and not peer.is_lost else None
 
     async def _items(
         self, call: Call[Any], route: Route | Pin, message: Outgoing, patience: float
@@ -232,7 +251,9 @@ class Router:
             peers.append(peer)
             return inlet
 
-        inlet: Inlet = await self._within(message.expires, self._routed(call, route, message, begin), call)
+        inlet: Inlet = await self._within(
+            message.expires, self._routed(call, route, message, begin, Trials(message)), call
+        )
         try:
             while True:
                 try:
@@ -243,9 +264,11 @@ class Router:
         finally:
             await peers[0].finish(message)
 
-    async def _routed(self, call: Call[Any], route: Route | Pin, message: Outgoing, attempt: Attempt) -> Any:
+    async def _routed(
+        self, call: Call[Any], route: Route | Pin, message: Outgoing, attempt: Attempt, trials: Trials
+    ) -> Any:
         if isinstance(route, Anycast):
-            return await self._anycast(call, self._pool(route), message, attempt)
+            return await self._anycast(call, self._pool(route), attempt, trials)
         if isinstance(route, Unicast):
             return await self._unicast(call, route, attempt)
         return await self._pinned(call, route, attempt)
@@ -257,24 +280,25 @@ class Router:
         except TimeoutError:
             if not deadline.expired():
                 raise
+        raise self._too_late(call)
+
+    def _too_late(self, call: Call[Any] | None) -> Expired:
         if not self._transport.is_available:
-            raise Expired("The deadline passed while the SLIM node was away.")
+            return Expired("The deadline passed while the SLIM node was away.")
         if call is not None and call.peer is not None and not call.was_greeted:
-            raise Expired(
+            return Expired(
                 f"{call.peer} has not said hello: it is busy, or no agent of slim-actors. If it speaks plain "
                 f"bytes, ask Unicast({call.peer.name!r}, wire='bytes')."
             )
-        raise Expired("The deadline passed before the outcome was known.")
+        return Expired("The deadline passed before the outcome was known.")
 
-    async def _anycast(self, call: Call[Any], pool: Pool, message: Outgoing, attempt: Attempt) -> Any:
-        refused: dict[str, DeliveryError] = {}
-        losses = 0
+    async def _anycast(self, call: Call[Any], pool: Pool, attempt: Attempt, trials: Trials) -> Any:
         while True:
             try:
-                peer: Peer = await self._when_there(lambda: pool.acquire(refused))
+                peer: Peer = await self._when_there(lambda: pool.acquire(trials.refused))
             except (NothingLeft, NoRoute) as error:
                 # Whoever there was refused; the last word counts.
-                last = next(reversed(refused.values()), None)
+                last = next(reversed(trials.refused.values()), None)
                 if last is not None:
                     raise last from None
                 if isinstance(error, NoRoute):
@@ -282,16 +306,8 @@ class Router:
                 raise NoRoute(f"Nobody takes messages for {pool.name} now.") from None
             try:
                 return await self._attempt(call, peer, attempt)
-            except (Busy, CallCycle, Stopped, Untrusted) as error:
-                # It was not started there.
-                refused[peer.address.instance] = error
-            except PeerLost as error:
-                if not error.may_have_run:
-                    continue
-                losses += 1
-                # A message that takes its replica down with it must not go through all of them.
-                if losses > _MOST_LOSSES or message.items is not None or not peer.is_idempotent(message.type):
-                    raise
+            except DeliveryError as error:
+                trials.failed(peer, error)
 
     async def _unicast(self, call: Call[Any], route: Unicast, attempt: Attempt) -> Any:
         pin = self._pins.get(route)
@@ -301,10 +317,16 @@ class Router:
         try:
             return await self._pinned(call, pin, attempt)
         except DeliveryError:
-            # Now that the loss has been said, the route may choose afresh.
-            if self._pins.get(route) is pin and (pin.peer is None or pin.peer.is_lost):
-                del self._pins[route]
+            if self._pins.get(route) is pin:
+                self._forget_if_lost(route)
             raise
+
+    def _forget_if_lost(self, route: Route | Pin) -> None:
+        """Let a route choose afresh, now that the loss of its replica has been said."""
+        if isinstance(route, Unicast):
+            pin = self._pins.get(route)
+            if pin is not None and (pin.peer is None or pin.peer.is_lost):
+                del self._pins[route]
 
     async def _pinned(self, call: Call[Any], pin: Pin, attempt: Attempt) -> Any:
         peer = await self._when_there(pin.acquire)
@@ -314,6 +336,9 @@ class Router:
         call.peer = peer.address
         try:
             return await attempt(peer)
+        except Late:
+            call.was_greeted = peer.was_greeted
+            raise self._too_late(call) from None
         finally:
             # Whose identity it has is known when it has spoken.
             call.peer = peer.address
