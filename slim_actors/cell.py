@@ -304,6 +304,8 @@ class Cell:
 
     def _cycle(self, envelope: Envelope) -> CallCycle | None:
         """Tell whether a message can only wait for the end of what waits for it."""
+        if "chain" not in envelope.context:
+            return None
         chain = chain_of(envelope.context)
         me = str(self.address)
         if not envelope.wants_reply or (chain.count(me) < self.agent.concurrency and len(chain) < _MOST_HOPS):
@@ -370,5 +372,5 @@ class Cell:
 
     def quiet_if_idle(self) -> None:
         """Let a drain go on once there is nothing left to do."""
-        if not len(self.mailbox) and not self.running:
+        if not self.running and not len(self.mailbox):
             self._quiet.set()

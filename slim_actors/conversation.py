@@ -295,10 +295,10 @@ class Conversation:
 
     def _handled(self, found: Handler | None, frame: wire.Incoming | None) -> Handler:
         what = "plain bytes" if frame is None else frame.type[:200]
-        accepts = self._cell.declaration.accepts
-        if found is None and frame is None:
-            raise UnhandledMessage(f"This agent does not take plain bytes; it takes {accepts}.")
         if found is None:
+            accepts = self._cell.declaration.accepts
+            if frame is None:
+                raise UnhandledMessage(f"This agent does not take plain bytes; it takes {accepts}.")
             raise UnhandledMessage(f"There is no handler for {what}; this agent takes {accepts}.")
         if found.streams and not isinstance(frame, wire.Stream):
             raise UnhandledMessage(f"{what} is answered with a stream: call stream(...) for it.")
