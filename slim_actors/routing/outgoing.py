@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from typing import Any, Protocol
 
 from attrs import define, field, frozen
@@ -85,6 +85,23 @@ class Pending:
             self.outcome.set_exception(error)
         else:
             self.outcome.set_result(result)
+
+    async def send_items(self, send: Callable[[wire.Frame], object]) -> None:
+        """Send the items that follow the message, as the agent makes room for them."""
+        assert self.outlet is not None, "what items follow has an outlet"
+        assert self.message.items is not None, "and the items"
+        iterator = aiter(self.message.items)
+        try:
+            async for item in iterator:
+                await self.outlet.put(item)
+            send(wire.End(self.message.id, self.outlet.count))
+        except Exception as error:  # noqa: BLE001 (the user's own iterator: its error is the caller's)
+            send(wire.Cancel(self.message.id))
+            self.end(error=error)
+        finally:
+            close = getattr(iterator, "aclose", None)
+            if close is not None:
+                await close()
 
 
 class Trials:

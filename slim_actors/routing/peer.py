@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, Callable
+from collections.abc import Callable
 from math import inf
 from typing import Any
 
@@ -213,7 +213,7 @@ class Peer:
             )
         if message.items is not None:
             pending.outlet = Outlet(lambda number, value: self._send_item(message.id, number, value))
-            pending.pump = asyncio.create_task(self._pump(pending, message.items))
+            pending.pump = asyncio.create_task(pending.send_items(self._link.send))
         return pending
 
     def _send(self, message: Outgoing) -> Pending:
@@ -253,22 +253,6 @@ class Peer:
         unfinished = pending.inlet is not None and not pending.inlet.is_over
         if pending.is_late or outcome.cancelled() or not outcome.done() or unfinished:
             self._link.send(wire.Cancel(pending.message.id))
-
-    async def _pump(self, pending: Pending, items: AsyncIterable[Any]) -> None:
-        """Send the items that follow a message, as the agent makes room for them."""
-        assert pending.outlet is not None, "what is pumped has an outlet"
-        iterator = aiter(items)
-        try:
-            async for item in iterator:
-                await pending.outlet.put(item)
-            self._link.send(wire.End(pending.message.id, pending.outlet.count))
-        except Exception as error:  # noqa: BLE001 (the user's own iterator: its error is the caller's)
-            self._link.send(wire.Cancel(pending.message.id))
-            pending.end(error=error)
-        finally:
-            close = getattr(iterator, "aclose", None)
-            if close is not None:
-                await close()
 
     @property
     def _room(self) -> int:
