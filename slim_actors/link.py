@@ -222,6 +222,11 @@ class Link:
         self._pulse.close_soon(self._session)
         self._owner.closed()
 
+    async def is_there(self) -> bool:
+        """Ask the peer for a sign of life; tell whether it gave one. Without one the link is over."""
+        await self._pulse.probe(self)
+        return not self._is_over
+
     async def alive(self, within: float) -> bool:
         """Tell whether the peer's process acknowledges a ping within so many seconds."""
         return await self._session.alive(_PING if self.framed else None, wire.PAYLOAD_TYPE, within)
@@ -376,6 +381,15 @@ class Pulse:
                 allowed = self._silence if link.busy else self._idle
                 if silence > allowed and (probe is None or probe.done()):
                     self._links[link] = asyncio.create_task(self._probe(link))
+
+    async def probe(self, link: Link) -> None:
+        """Find out now whether a peer is gone; all who want to know wait for one answer."""
+        if link not in self._links:
+            return
+        probe = self._links[link]
+        if probe is None or probe.done():
+            probe = self._links[link] = asyncio.create_task(self._probe(link))
+        await asyncio.wait([probe])
 
     async def _probe(self, link: Link) -> None:
         if await link.alive(self._patience):

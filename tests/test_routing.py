@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 
 from slim_actors import Anycast, DeliveryError, NoRoute, PeerLost, Runtime, Stopped, Unicast
+from slim_actors.testing import TestRuntime
 from tests.agents_for_tests import Echo, Gate, Once, Wait, Worker
 from tests.conftest import World, eventually
 
@@ -135,6 +136,18 @@ async def test_nobody_is_looked_for_in_vain_for_long_when_the_last_replica_has_s
     await ref.stop()
     with pytest.raises((NoRoute, Stopped)):
         await runtime.ask(route, "x", timeout=10)
+
+
+async def test_a_retry_goes_to_a_live_replica_however_many_have_died(
+    test_runtime: TestRuntime,
+) -> None:
+    refs = [await test_runtime.spawn(Echo) for _ in range(9)]
+    async with TestRuntime(network=test_runtime.network) as caller:
+        await answered_by(caller, ECHO, 18)
+        for ref in refs[1:]:
+            await test_runtime.kill(ref)
+        for number in range(3):
+            assert await caller.ask(ECHO, number) == number
 
 
 async def test_unicast_stays_with_one_replica(runtime: Runtime) -> None:

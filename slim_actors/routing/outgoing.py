@@ -113,7 +113,8 @@ class Trials:
 
     def __init__(self, message: Outgoing) -> None:
         self._message = message
-        self._losses = 0
+        self.losses = 0
+        """How many replicas were lost with it."""
         self.refused: dict[str, DeliveryError] = {}
         """The instances that did not start it, and what they said."""
 
@@ -126,10 +127,10 @@ class Trials:
             raise error
         if not error.may_have_run:
             return
-        self._losses += 1
+        self.losses += 1
         message = self._message
         # A message that takes its replica down with it must not go through all of them.
-        if self._losses > _MOST_LOSSES or message.items is not None or not peer.is_idempotent(message.type):
+        if self.losses > _MOST_LOSSES or message.items is not None or not peer.is_idempotent(message.type):
             raise error
 
 

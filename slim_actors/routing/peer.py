@@ -82,13 +82,17 @@ class Peer:
 
     @property
     def busy(self) -> bool:
-        """See `LinkOwner.busy`."""
-        return bool(self._pending)
+        """See `LinkOwner.busy`. Also while something waits for the hello, which a dead replica never says."""
+        return bool(self._pending or self._waiting)
 
     @property
     def is_lost(self) -> bool:
         """Whether nothing can be sent to it any more."""
         return self._link.is_over
+
+    async def is_there(self) -> bool:
+        """See `Link.is_there`."""
+        return await self._link.is_there()
 
     def is_idempotent(self, wire_type: str) -> bool:
         """Tell whether the replica said that messages of this type may be handled twice."""

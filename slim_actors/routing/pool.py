@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from copy import copy
 
 from slim_actors.errors import DeliveryError
@@ -18,6 +18,7 @@ _SETUPS_AT_ONCE = 8
 _MOST_ROUNDS = 4
 _MOST_ROUNDS_IN_VAIN = 2
 _MOST_LEFT = 64
+_SAME_MOMENT = 0.05
 
 
 class Pool:
@@ -68,21 +69,46 @@ class Pool:
         self._explore_sometimes()
         return self._take(())
 
-    async def acquire(self, avoid: Collection[str] = ()) -> Peer:
+    async def acquire(self, avoid: Collection[str] = (), ask_first: bool = False) -> Peer:  # noqa: FBT001, FBT002
         """Choose the replica for the next message, after one session set-up at the most while nobody leaves.
 
         Args:
             avoid: Instances that will not do.
+            ask_first: Take one that gives a sign of life now, if there is any. Where one has died, others may
+                have too, and a message must not use up its tries on the dead.
 
         Raises:
             NoRoute: Nobody answers to the name, or nobody but the ones to avoid.
             NodeUnreachable: The network is away and no replica is known.
         """
+        survivor = await self._survivor(avoid) if ask_first else None
+        if survivor is not None:
+            return self._use(survivor)
         if not self._all_left:
             await self._meet()
         if self._all_left:
             await self._look_round()
         return self._take(avoid)
+
+    async def _survivor(self, avoid: Collection[str]) -> Peer | None:
+        asked = {
+            asyncio.create_task(peer.is_there()): peer
+            for peer in self._usable
+            if peer.address.instance not in avoid
+        }
+        waiting: set[asyncio.Task[bool]] = set(asked)
+        try:
+            while waiting:
+                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if self._alive(asked):
+                    # The others that are alive answer in the same moment: not all should go to the first.
+                    if waiting:
+                        _, waiting = await asyncio.wait(waiting, timeout=_SAME_MOMENT)
+                    return min(self._alive(asked), key=_load, default=None)
+        finally:
+            for answer in waiting:
+                answer.cancel()
+        return None
 
     async def _meet(self) -> None:
         """Get to know the replicas, by a set-up at the most; the first must succeed."""
@@ -108,8 +134,17 @@ class Pool:
             await asyncio.wait(tasks)
         await asyncio.gather(*(peer.close() for peer in self._peers.values()))
 
+    def _alive(self, asked: Mapping[asyncio.Task[bool], Peer]) -> list[Peer]:
+        """Give those that have answered, and are still of use."""
+        usable = self._usable
+        return [
+            peer for answer, peer in asked.items() if answer.done() and answer.result() and peer in usable
+        ]
+
     def _take(self, avoid: Collection[str]) -> Peer:
-        peer = self._choose(avoid)
+        return self._use(self._choose(avoid))
+
+    def _use(self, peer: Peer) -> Peer:
         peer.uses += 1
         peer.last_used = next(self._turns)
         return peer
@@ -118,7 +153,7 @@ class Pool:
         candidates = [peer for peer in self._usable if peer.address.instance not in avoid]
         if not candidates:
             raise NothingLeft
-        return min(candidates, key=lambda peer: (peer.outstanding, peer.uses, peer.last_used))
+        return min(candidates, key=_load)
 
     def _drop_lost(self) -> None:
         lost = [instance for instance, peer in self._peers.items() if peer.is_lost]
@@ -209,6 +244,10 @@ class Pool:
                 break
         self._complete = True
         self._explored_at = asyncio.get_running_loop().time()
+
+
+def _load(peer: Peer) -> tuple[int, int, int]:
+    return peer.outstanding, peer.uses, peer.last_used
 
 
 class NothingLeft(DeliveryError):

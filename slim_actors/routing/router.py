@@ -295,7 +295,7 @@ class Router:
     async def _anycast(self, call: Call[Any], pool: Pool, attempt: Attempt, trials: Trials) -> Any:
         while True:
             try:
-                peer: Peer = await self._when_there(lambda: pool.acquire(trials.refused))
+                peer: Peer = await self._when_there(lambda: pool.acquire(trials.refused, trials.losses > 0))
             except (NothingLeft, NoRoute) as error:
                 # Whoever there was refused; the last word counts.
                 last = next(reversed(trials.refused.values()), None)
