@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test lint types tests bench bench-quick bench-peers clean
+.PHONY: help demo test lint types tests faults faults-quick bench bench-quick bench-peers clean
 
 help: ## Say what can be made.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,12 @@ types: $(INSTALLED) ## Check types.
 
 tests: $(INSTALLED) ## Run the tests.
 	$(BIN)/python -m pytest -n 4
+
+faults: $(INSTALLED) ## Kill, freeze, fill and cut off, and count the outcomes; half an hour.
+	@$(BIN)/python -m faults
+
+faults-quick: $(INSTALLED) ## The same with smaller numbers; three minutes.
+	@$(BIN)/python -m faults --quick
 
 bench: $(VENV)/.bench ## Measure beside bare slim-bindings, and how cost grows; half an hour.
 	@$(BIN)/python -m benchmarks

@@ -1,7 +1,6 @@
 """Durable tells while sender, receiver and node are each killed with -9 at random moments.
 
-Run it with ``python -m faults.durable``; it ends with exit code 1 if a message is missing or was handled
-twice. The receiver's journal is the state of an agent: what a handler changes there counts exactly once.
+The receiver's journal is the state of an agent: what a handler changes there counts exactly once.
 """
 
 from __future__ import annotations
@@ -13,16 +12,17 @@ import random
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from attrs import Factory, define, frozen
-from rich.console import Console
-from rich.table import Table
 
+from faults.replicas import SECRET
+from faults.result import Result, Tally
+from faults.stage import Stage
 from slim_actors import (
     Agent,
     Anycast,
@@ -38,10 +38,9 @@ from slim_actors import (
 )
 from slim_actors.endpoints import Endpoint
 
-__all__ = ["Plan", "Result", "run"]
+__all__ = ["Handled", "Plan", "play", "run"]
 
 JOURNAL = "faults/durable/journal"
-SECRET = "a secret of the fault suite, long enough"  # noqa: S105 (of this test alone)
 TICK = 0.02
 TICKS_A_KILL = 40
 BETWEEN = (0.2, 2.6)
@@ -116,7 +115,7 @@ class Plan:
 
 
 @define
-class Result:
+class Handled:
     """What has happened.
 
     Attributes:
@@ -206,7 +205,21 @@ class Cast:
             await self.kill(role, signal.SIGKILL)
 
 
-async def run(plan: Plan) -> Result:
+async def play(stage: Stage, *, messages: int, kills: int) -> Result:
+    """Each is handled exactly once, with sender, receiver and node killed at random."""
+    plan = Plan(messages, kills, stage.seed, stage.folder)
+    handled = await run(plan, stage.show)
+    result = Result(Tally(messages, answered=messages - len(handled.missing)))
+    result.facts.append(", ".join(f"{role} killed {deaths} times" for role, deaths in handled.deaths.items()))
+    result.expect(not handled.missing, f"{len(handled.missing)} were never handled: {handled.missing[:20]}")
+    result.expect(
+        not handled.repeated, f"{len(handled.repeated)} were handled twice: {handled.repeated[:20]}"
+    )
+    result.expect_one_outcome_each()
+    return result
+
+
+async def run(plan: Plan, show: Callable[[float], None] = lambda _: None) -> Handled:
     """Send the messages, kill everybody as often as planned, and read the journal when it is quiet."""
     chance = random.Random(plan.seed)  # noqa: S311 (a plan that can be repeated)
     began = time.monotonic()
@@ -216,7 +229,8 @@ async def run(plan: Plan) -> Result:
     try:
         for role in ("node", "receiver", "sender"):
             await cast.start(role)
-        for victim in victims:
+        for number, victim in enumerate(victims):
+            show(0.9 * number / len(victims))
             await _for_a_while(cast, chance.uniform(*BETWEEN))
             await cast.murder(victim)
         entries: list[int] = []
@@ -231,7 +245,7 @@ async def run(plan: Plan) -> Result:
                 break
     finally:
         await cast.end()
-    return Result(plan.messages, entries, cast.deaths, time.monotonic() - began)
+    return Handled(plan.messages, entries, cast.deaths, time.monotonic() - began)
 
 
 async def _for_a_while(cast: Cast, seconds: float) -> None:
@@ -255,46 +269,18 @@ async def _play(agent: Callable[[], Agent], endpoint: str, store: str) -> None:
         await asyncio.Event().wait()
 
 
-def show(result: Result, plan: Plan) -> None:
-    """Print what has happened."""
-    table = Table(title=f"Durable tells, seed {plan.seed}")
-    for heading in ("sent", "handled", "missing", "twice", "killed: sender", "receiver", "node", "seconds"):
-        table.add_column(heading, justify="right")
-    deaths = (result.deaths[role] for role in ("sender", "receiver", "node"))
-    numbers = (
-        result.messages,
-        len(result.entries),
-        len(result.missing),
-        len(result.repeated),
-        *deaths,
-        round(result.seconds, 1),
-    )
-    table.add_row(*(f"{number:,}" for number in numbers))
-    Console().print(table)
-    if result.missing or result.repeated:
-        Console().print(f"missing {result.missing[:20]}, twice {result.repeated[:20]}")
-
-
-def main() -> int:
-    """Run the plan of the command line, or one of its processes."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--messages", type=int, default=10_000)
-    parser.add_argument("--kills", type=int, default=20, help="of each: sender, receiver, node")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--role", choices=["sender", "receiver"], help=argparse.SUPPRESS)
-    parser.add_argument("--endpoint", help=argparse.SUPPRESS)
-    parser.add_argument("--store", help=argparse.SUPPRESS)
+def main() -> None:
+    """Be one of the processes."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--messages", type=int)
+    parser.add_argument("--kills", type=int)
+    parser.add_argument("--role", choices=["sender", "receiver"], required=True)
+    parser.add_argument("--endpoint")
+    parser.add_argument("--store")
     options = parser.parse_args()
-    if options.role == "receiver":
-        asyncio.run(_play(Journal, options.endpoint, options.store))
-    elif options.role == "sender":
-        asyncio.run(_play(lambda: Sender(options.messages, options.kills), options.endpoint, options.store))
-    with tempfile.TemporaryDirectory() as folder:
-        plan = Plan(options.messages, options.kills, options.seed, Path(folder))
-        result = asyncio.run(run(plan))
-        show(result, plan)
-    return 1 if result.missing or result.repeated else 0
+    agent = Journal if options.role == "receiver" else partial(Sender, options.messages, options.kills)
+    asyncio.run(_play(agent, options.endpoint, options.store))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
