@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Collection
 from copy import copy
 
 from slim_actors.errors import DeliveryError
+from slim_actors.routing.breaker import Breaker
 from slim_actors.routing.peer import Peer
 
 __all__ = ["Pool"]
@@ -18,6 +19,7 @@ _SETUPS_AT_ONCE = 8
 _MOST_ROUNDS = 4
 _MOST_ROUNDS_IN_VAIN = 2
 _MOST_LEFT = 64
+_MOST_BREAKERS = 256
 
 
 class Pool:
@@ -26,8 +28,8 @@ class Pool:
     SLIM chooses a replica once, when a session is set up, and goes round the replicas with each set-up. So
     the first messages take a fresh session each, until discovery comes round to a replica that is known
     already and one more round shows nobody new: then the pool is complete. Each message goes to the replica
-    with the fewest outstanding ones, and among equals to the one that has had the fewest. While it is used,
-    the pool looks for new replicas every few seconds.
+    with the fewest outstanding ones, and among equals to the one that has had the fewest; those that a
+    `Breaker` leaves out are left out. While it is used, the pool looks for new replicas every few seconds.
 
     Args:
         name: The service.
@@ -45,6 +47,7 @@ class Pool:
         self._explored_at = 0.0
         self._changed = asyncio.Event()
         self._left: deque[str] = deque(maxlen=_MOST_LEFT)
+        self._breakers: dict[str, Breaker] = {}
 
     @property
     def peers(self) -> Collection[Peer]:
@@ -61,10 +64,20 @@ class Pool:
         """Whether everybody who was known is stopping, or has stopped."""
         return not self._usable and bool(self._peers or self._left)
 
-    async def acquire(self, avoid: Collection[str] = ()) -> Peer:
+    def breaker(self, wire_type: str) -> Breaker:
+        """Give what knows how the replicas do with messages of a type."""
+        breaker = self._breakers.get(wire_type)
+        if breaker is None:
+            if len(self._breakers) >= _MOST_BREAKERS:
+                del self._breakers[next(iter(self._breakers))]
+            breaker = self._breakers[wire_type] = Breaker(f"{wire_type} messages")
+        return breaker
+
+    async def acquire(self, breaker: Breaker, avoid: Collection[str] = ()) -> Peer:
         """Choose the replica for the next message, after one session set-up at the most while nobody leaves.
 
         Args:
+            breaker: That of the message's type.
             avoid: Instances that will not do.
 
         Raises:
@@ -75,7 +88,7 @@ class Pool:
             await self._meet()
         if self._all_left:
             await self._look_round()
-        peer = self._choose(avoid)
+        peer = self._choose(breaker, avoid)
         peer.uses += 1
         peer.last_used = next(self._turns)
         return peer
@@ -104,17 +117,20 @@ class Pool:
             await asyncio.wait(tasks)
         await asyncio.gather(*(peer.close() for peer in self._peers.values()))
 
-    def _choose(self, avoid: Collection[str]) -> Peer:
+    def _choose(self, breaker: Breaker, avoid: Collection[str]) -> Peer:
         candidates = [peer for peer in self._usable if peer.address.instance not in avoid]
         if not candidates:
             raise NothingLeft
-        return min(candidates, key=lambda peer: (peer.outstanding, peer.uses, peer.last_used))
+        return min(breaker.fit(candidates), key=lambda peer: (peer.outstanding, peer.uses, peer.last_used))
 
     def _drop_lost(self) -> None:
         lost = [instance for instance, peer in self._peers.items() if peer.is_lost]
         for instance in lost:
-            if self._peers.pop(instance).is_leaving:
+            peer = self._peers.pop(instance)
+            if peer.is_leaving:
                 self._left.append(instance)
+            for breaker in self._breakers.values():
+                breaker.forget(peer)
             # Whoever replaces it should be found at the next use.
             self._explored_at = 0.0
 

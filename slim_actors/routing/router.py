@@ -266,9 +266,10 @@ class Router:
     async def _anycast(self, call: Call[Any], pool: Pool, message: Outgoing, attempt: Attempt) -> Any:
         refused: dict[str, DeliveryError] = {}
         losses = 0
+        breaker = pool.breaker(message.type)
         while True:
             try:
-                peer: Peer = await self._when_there(lambda: pool.acquire(refused))
+                peer: Peer = await self._when_there(lambda: pool.acquire(breaker, refused))
             except (NothingLeft, NoRoute) as error:
                 # Whoever there was refused; the last word counts.
                 last = next(reversed(refused.values()), None)
@@ -278,7 +279,8 @@ class Router:
                     raise
                 raise NoRoute(f"Nobody takes messages for {pool.name} now.") from None
             try:
-                return await self._attempt(call, peer, attempt)
+                with breaker.watching(peer, message.expires):
+                    return await self._attempt(call, peer, attempt)
             except (Busy, CallCycle, Stopped, Untrusted) as error:
                 # It was not started there.
                 refused[peer.address.instance] = error
