@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 from slim_actors.backoff import Backoff
 from slim_actors.credentials import credentials_of
@@ -16,6 +17,7 @@ from slim_actors.names import Address
 from slim_actors.transport.base import SessionClosed, SessionOptions
 from slim_actors.transport.bindings import innermost, new_service, no_delay, slim
 from slim_actors.transport.door import Door
+from slim_actors.transport.flight import Flight
 from slim_actors.transport.identities import create_app
 from slim_actors.transport.login import refusal
 from slim_actors.transport.security import Connection, tls_problem
@@ -63,6 +65,7 @@ class SlimPort:
         self._tries = 0
         self._try_at = 0.0
         self._sessions: set[SlimSession] = set()
+        self._flights: WeakValueDictionary[str, Flight] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
         self._listening: asyncio.Future[slim.Session] | None = None
@@ -298,6 +301,13 @@ class SlimPort:
     def _close_unwanted(self, creation: asyncio.Task[SlimSession]) -> None:
         if not creation.cancelled() and creation.exception() is None:
             self.background(creation.result().close())
+
+    def flight(self, peer: Address) -> Flight:
+        """Give what the sessions with one peer share."""
+        flight = self._flights.get(peer.instance)
+        if flight is None:
+            flight = self._flights[peer.instance] = Flight(self.background)
+        return flight
 
     def background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Do something that nobody need wait for; the port sees to its end."""
