@@ -95,7 +95,9 @@ class Inbound:
                 self.log(session.peer, "is refused a session", error)
                 self._refuse(session, error)
             else:
-                link = partial(Link, session, pulse=self._pulse, limits=self._admission.limits)
+                link = partial(
+                    Link, session, pulse=self._pulse, limits=self._admission.limits, is_caller=False
+                )
                 self._conversations.add(Conversation(self, self._cell, visit, link))
 
     def forget(self, conversation: Conversation) -> None:

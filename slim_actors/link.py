@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
+from collections import defaultdict, deque
 from typing import Protocol
 
 from slim_actors import wire
@@ -28,6 +28,8 @@ _PING = wire.join([wire.encode_frame(wire.Ping())])
 _LIMITS = Limits()
 _CLOSE_WITHIN = 1.0
 _GOODBYE_WITHIN = 0.1
+_MOST_IDLE_PINGS = 12
+"""A second; one costs 0.3 ms of each side's processor."""
 
 
 class LinkOwner(Protocol):
@@ -58,13 +60,23 @@ class Link:
         owner: Who takes what comes in.
         pulse: Who watches whether the peer is alive.
         limits: How much a payload may bring.
+        is_caller: Whether this side opened the session, and so sees to it that both know the other lives.
     """
 
-    def __init__(self, session: Session, owner: LinkOwner, pulse: Pulse, limits: Limits = _LIMITS) -> None:
+    def __init__(
+        self,
+        session: Session,
+        owner: LinkOwner,
+        pulse: Pulse,
+        limits: Limits = _LIMITS,
+        *,
+        is_caller: bool = True,
+    ) -> None:
         self._session = session
         self._owner = owner
         self._pulse = pulse
         self._limits = limits
+        self.is_caller = is_caller
         self._frames: deque[bytes] = deque()
         self._plain: deque[bytes] = deque()
         self._writer: asyncio.Task[None] | None = None
@@ -260,9 +272,14 @@ class Link:
 class Pulse:
     """Notices peers that are gone without a word.
 
-    A peer that owes something and has been silent for a while gets a ping. SLIM acknowledges it from inside
-    the peer's process, whatever its Python is doing: so a busy agent stays, and a process that was killed,
-    frozen or cut off is lost.
+    A peer that has been silent for a while gets a ping. SLIM acknowledges it from inside the peer's process,
+    whatever its Python is doing: so a busy agent stays, and a process that was killed, frozen or cut off is
+    lost.
+
+    A session with something under way is pinged by both its ends, for itself. One that is idle is pinged by
+    the caller, and one stands for all idle ones between the same two instances: what came over any of them is
+    a sign of life. With very many instances the pings to idle ones are spread over a longer time, so that
+    they cost little however many there are.
 
     Args:
         transport: Asked whether it is the network itself that is away; then nobody is blamed.
@@ -274,7 +291,8 @@ class Pulse:
         self._tick = lost_after / 12
         self._silence = lost_after / 4
         self._patience = lost_after * 7 / 12
-        self._idle = lost_after * 5
+        self._idle = lost_after / 3
+        self._unheard = lost_after * 5
         self._lost_after = lost_after
         self._links: dict[Link, asyncio.Task[None] | None] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -316,16 +334,32 @@ class Pulse:
         while True:
             await asyncio.sleep(self._tick)
             now = loop.time()
-            for link, probe in list(self._links.items()):
-                silence = now - link.last_heard
-                allowed = self._silence if link.busy else self._idle
-                if silence > allowed and (probe is None or probe.done()):
-                    self._links[link] = asyncio.create_task(self._probe(link))
+            idle: defaultdict[tuple[str, bool, bool], list[Link]] = defaultdict(list)
+            for link in list(self._links):
+                if not link.busy:
+                    idle[link.peer.instance, link.framed, link.is_caller].append(link)
+                elif now - link.last_heard > self._silence:
+                    self._ping(link)
+            # So that the loss is known in time, unless that would be more pings than cost next to nothing.
+            silence = max(self._idle, len(idle) / _MOST_IDLE_PINGS)
+            for (_, _, is_caller), links in idle.items():
+                if now - max(link.last_heard for link in links) > (silence if is_caller else self._unheard):
+                    self._ping(links[0])
+
+    def _ping(self, link: Link) -> None:
+        probe = self._links.get(link)
+        if probe is None or probe.done():
+            self._links[link] = asyncio.create_task(self._probe(link))
 
     async def _probe(self, link: Link) -> None:
+        began = asyncio.get_running_loop().time()
         if await link.alive(self._patience):
             link.last_heard = asyncio.get_running_loop().time()
         elif not await self._transport.check():
             await self._transport.available()
         else:
-            link.end(f"it gave no sign of life for {self._lost_after:.3g} s")
+            link.end(f"it gave no sign of life for {self._lost_after:.3g} s (killed, frozen or cut off)")
+            # Is it the session or the peer? The others with it are asked at once.
+            for other in list(self._links):
+                if other.peer.instance == link.peer.instance and other.last_heard <= began:
+                    self._ping(other)

@@ -7,8 +7,6 @@ from collections import deque
 from collections.abc import AsyncIterable, Callable
 from typing import Any
 
-from attrs import define
-
 from slim_actors import wire
 from slim_actors.errors import (
     Busy,
@@ -24,6 +22,7 @@ from slim_actors.link import Link, Pulse
 from slim_actors.messages import same_type
 from slim_actors.names import Address
 from slim_actors.routing.outgoing import Outgoing
+from slim_actors.routing.pending import Pending
 from slim_actors.streams import Inlet, Outlet
 from slim_actors.transport.base import Payload, Session
 
@@ -36,33 +35,6 @@ _SEND_AGAIN_AFTER = 0.5
 _FIRST_BYTES = 16 * 1024 * 1024
 
 
-@define(eq=False)
-class _Pending:
-    message: Outgoing
-    outcome: asyncio.Future[Any]
-    """The reply, the acceptance, or, of a stream, that its first item came or that it ended."""
-    inlet: Inlet | None = None
-    outlet: Outlet | None = None
-    pump: asyncio.Task[None] | None = None
-    size: int = 0
-
-    @property
-    def has_flows(self) -> bool:
-        """Whether items come or go with it."""
-        return self.inlet is not None or self.outlet is not None
-
-    def end(self, result: Any = None, error: Exception | None = None) -> None:
-        """Set the outcome, if there is none yet."""
-        if error is not None and self.inlet is not None:
-            self.inlet.fail(error)
-        if self.outcome.done():
-            return
-        if error is not None:
-            self.outcome.set_exception(error)
-        else:
-            self.outcome.set_result(result)
-
-
 class Peer:
     """One replica, as one caller speaks with it.
 
@@ -72,7 +44,7 @@ class Peer:
     """
 
     def __init__(self, session: Session, pulse: Pulse) -> None:
-        self._pending: dict[int, _Pending] = {}
+        self._pending: dict[int, Pending] = {}
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._most_bytes = _FIRST_BYTES
         self._bytes = 0
@@ -112,6 +84,11 @@ class Peer:
     def is_lost(self) -> bool:
         """Whether nothing can be sent to it any more."""
         return self._link.is_over
+
+    @property
+    def last_heard(self) -> float:
+        """When it last gave a sign of life, on the clock of the event loop."""
+        return self._link.last_heard
 
     def is_idempotent(self, wire_type: str) -> bool:
         """Tell whether the replica said that messages of this type may be handled twice."""
@@ -212,14 +189,14 @@ class Peer:
         """See `Link.lost`."""
         return self._link.lost(may_have_run=may_have_run)
 
-    async def _begin(self, message: Outgoing) -> _Pending:
+    async def _begin(self, message: Outgoing) -> Pending:
         await self._credit()
         loop = asyncio.get_running_loop()
         try:
             if self.is_lost:
                 raise self.lost(may_have_run=False)
             size = len(self._link.send(message.frame(loop.time())))
-            pending = self._pending[message.id] = _Pending(message, loop.create_future(), size=size)
+            pending = self._pending[message.id] = Pending(message, loop.create_future(), size=size)
             self._bytes += size
             self._largest = max(self._largest, size)
             self._sent += 1
@@ -235,7 +212,7 @@ class Peer:
             pending.pump = asyncio.create_task(self._pump(pending, message.items))
         return pending
 
-    async def _finish(self, pending: _Pending) -> None:
+    async def _finish(self, pending: Pending) -> None:
         if self._pending.pop(pending.message.id, None) is not None:
             self._bytes -= pending.size
         self._admit()
@@ -248,7 +225,7 @@ class Peer:
             pending.pump.cancel()
             await asyncio.wait([pending.pump])
 
-    async def _pump(self, pending: _Pending, items: AsyncIterable[Any]) -> None:
+    async def _pump(self, pending: Pending, items: AsyncIterable[Any]) -> None:
         """Send the items that follow a message, as the agent makes room for them."""
         assert pending.outlet is not None, "what is pumped has an outlet"
         iterator = aiter(items)

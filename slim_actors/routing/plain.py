@@ -32,6 +32,11 @@ class PlainPeer:
         self._link = Link(session, self, pulse)
 
     @property
+    def last_heard(self) -> float:
+        """See `Peer.last_heard`."""
+        return self._link.last_heard
+
+    @property
     def address(self) -> Address:
         """Who it is."""
         return self._link.peer

@@ -261,7 +261,7 @@ class Router:
                 f"{call.peer} has not said hello: it is busy, or no agent of slim-actors. If it speaks plain "
                 f"bytes, ask Unicast({call.peer.name!r}, wire='bytes')."
             )
-        raise Expired("The deadline passed before the outcome was known.")
+        raise Expired(f"The deadline passed before the outcome was known{_state(call)}.")
 
     async def _anycast(self, call: Call[Any], pool: Pool, message: Outgoing, attempt: Attempt) -> Any:
         refused: dict[str, DeliveryError] = {}
@@ -317,6 +317,7 @@ class Router:
             # Whose identity it has is known when it has spoken.
             call.peer = peer.address
             call.was_greeted = peer.was_greeted
+            call.last_heard = peer.last_heard
 
     async def _when_there(self, acquire: Callable[[], Awaitable[Any]]) -> Any:
         """Acquire a peer; while the node is away, wait for it to come back and try again."""
@@ -366,6 +367,14 @@ class Router:
         for pin in (*self._pins.values(), *self._explicit):
             if pin.peer is not None:
                 pin.peer.resend()
+
+
+def _state(call: Call[Any] | None) -> str:
+    """Say whether who had the message is slow or silent, as far as anybody can know so soon."""
+    if call is None or call.peer is None:
+        return ""
+    silence = asyncio.get_running_loop().time() - call.last_heard
+    return f" (the last sign of life of {call.peer} came {silence:.3g} s before)"
 
 
 def _for_tell(context: dict[str, Any]) -> dict[str, Any]:
