@@ -28,6 +28,8 @@ class _Tally:
     """Bytes of messages without an outcome."""
     items: int = 0
     """Bytes of items that nobody has taken out yet."""
+    parts: int = 0
+    """Bytes of parts whose message is not here as a whole yet."""
 
 
 @define(eq=False)
@@ -133,6 +135,7 @@ class Visit:
         tally.sessions += 1
         tally.messages += self._own.messages
         tally.items += self._own.items
+        tally.parts += self._own.parts
         self._tallies.append(tally)
 
     def hold(self, size: int) -> None:
@@ -167,6 +170,20 @@ class Visit:
             tally.items += size
         return True
 
+    def hold_part(self, size: int) -> bool:
+        """Count a part in, or, with a size below 0, out; give whether there is room for it."""
+        limits = self._admission.limits
+        peer, everybody, *_ = self._tallies
+        # Beyond what may wait there is room to complete one message.
+        if size > 0 and (
+            peer.parts >= limits.max_waiting + limits.max_payload
+            or everybody.parts >= limits.max_waiting_in_all + limits.max_payload
+        ):
+            return False
+        for tally in (*self._tallies, self._own):
+            tally.parts += size
+        return True
+
     def open_stream(self) -> None:
         """Count a stream in.
 
@@ -185,6 +202,7 @@ class Visit:
             tally.sessions -= 1
             tally.messages -= self._own.messages
             tally.items -= self._own.items
+            tally.parts -= self._own.parts
         self._tallies = []
         self._own = _Tally()
         self._peer.streams -= self._streams

@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from math import inf
 from typing import Any
 
 from slim_actors.agent import Agent
 from slim_actors.context import Context, chain_of
 from slim_actors.deadletters import DeadLetter, DeadLetters
+from slim_actors.deadlines import Deadlines
 from slim_actors.declaration import Declaration, Handler
 from slim_actors.errors import (
     AgentFailed,
@@ -32,7 +35,7 @@ from slim_actors.factory import Factory, make
 from slim_actors.keeper import Keeper
 from slim_actors.life import Host, Life
 from slim_actors.mailbox import Envelope, MailboxQueue, MailboxStats, State
-from slim_actors.middleware import Hooks
+from slim_actors.middleware import NOBODY, Hooks
 from slim_actors.names import Address
 from slim_actors.recovery import Recovery
 from slim_actors.routing.router import Router
@@ -88,6 +91,8 @@ class Cell:
         """Where the messages wait; it outlives restarts."""
         self.running: dict[Envelope, asyncio.Task[None]] = {}
         """What is being handled or forwarded, and by which task."""
+        self.deadlines = Deadlines(self._expire)
+        """Those of what is being handled."""
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._draining = False
@@ -240,11 +245,22 @@ class Cell:
             worker.cancel()
         self.quiet_if_idle()
 
-    def expire(self, envelope: Envelope) -> None:
-        """End a message whose deadline has passed, unless it has ended."""
-        if envelope.state is not State.DONE:
-            self.mailbox.expired += 1
-            self._end(envelope, Expired("The deadline passed while the message was handled."))
+    def _expire(self, now: float) -> float:
+        """End what is handled and whose deadline has passed; give the next deadline."""
+        # Not those that wait for the store: their handlers have ended.
+        workers = [one for one, task in self.running.items() if self._workers.have(task)]
+        running = [one for one in workers if one.state is not State.DONE and one.outlet is None]
+        for envelope in running:
+            if envelope.expires <= now:
+                self.mailbox.expired += 1
+                self._end(envelope, Expired("The deadline passed while the message was handled."))
+        return min((one.expires for one in running if one.expires > now), default=inf)
+
+    def handling(self, ctx: Context, envelope: Envelope) -> AbstractContextManager[object]:
+        """Give what is to be held while a handler runs."""
+        if not self.hooks.handling:
+            return NOBODY
+        return self.hooks.around(self.hooks.handling, ctx, envelope.message)
 
     async def drain(self, within: float) -> None:
         """Take nothing new, finish what was accepted, and stop the children, in so many seconds in all."""
@@ -278,6 +294,7 @@ class Cell:
         if forwards:
             await asyncio.wait([task for _, task in forwards], timeout=STOP_WITHIN)
         self.halt()
+        self.deadlines.close()
         await self.end_life()
 
     def report(self, task: asyncio.Future[None]) -> None:
@@ -287,6 +304,8 @@ class Cell:
 
     def _cycle(self, envelope: Envelope) -> CallCycle | None:
         """Tell whether a message can only wait for the end of what waits for it."""
+        if "chain" not in envelope.context:
+            return None
         chain = chain_of(envelope.context)
         me = str(self.address)
         if not envelope.wants_reply or (chain.count(me) < self.agent.concurrency and len(chain) < _MOST_HOPS):
@@ -353,5 +372,5 @@ class Cell:
 
     def quiet_if_idle(self) -> None:
         """Let a drain go on once there is nothing left to do."""
-        if not len(self.mailbox) and not self.running:
+        if not self.running and not len(self.mailbox):
             self._quiet.set()

@@ -193,6 +193,9 @@ class Context(Verbs):
     async def _sender(self) -> Router:
         return self._cell.router
 
+    def _ready_sender(self) -> Router:
+        return self._cell.router
+
     async def _post(self, route: Route, messages: Iterable[object], timeout: float | None) -> None:
         await self._cell.keeper.post(self._envelope, route, messages, timeout, self._travelling())
 

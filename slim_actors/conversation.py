@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from slim_actors import wire
 from slim_actors.admission import Visit
+from slim_actors.batches import Problem
 from slim_actors.cell import Cell
 from slim_actors.declaration import Handler
 from slim_actors.errors import (
@@ -20,6 +21,7 @@ from slim_actors.errors import (
     UnhandledMessage,
     to_wire,
 )
+from slim_actors.limits import too_large
 from slim_actors.link import Link
 from slim_actors.mailbox import Envelope, State
 from slim_actors.names import Address
@@ -81,8 +83,8 @@ class Conversation:
         """Say hello; once more after an outage, so that the caller sends again what was lost in it."""
         if not self.link.framed:
             return
-        idempotent = self._cell.declaration.idempotent
-        self.link.send(wire.Hello(wire.VERSION, WINDOW, idempotent, self._limits.max_waiting))
+        idempotent, limits = self._cell.declaration.idempotent, self._limits
+        self.link.send(wire.Hello(wire.VERSION, WINDOW, idempotent, limits.max_waiting, limits.max_payload))
         if self._cell.is_draining:
             self.say_leaving()
 
@@ -100,9 +102,9 @@ class Conversation:
             self.link.send(wire.Error(0, Stopped.code, f"{self._cell.address} has stopped.", came))
         await self.link.close()
 
-    async def room(self) -> None:
+    def room(self) -> Awaitable[None] | None:
         """See `Origin.room`."""
-        await self.link.room()
+        return self.link.room()
 
     @property
     def busy(self) -> bool:
@@ -127,13 +129,14 @@ class Conversation:
                 if envelope is not None and envelope.outlet is not None:
                     envelope.outlet.grant(frame.total)
             case wire.Cancel():
+                self.link.forget(frame.id)
                 envelope = self._open.get(frame.id)
                 if envelope is not None:
                     self._cell.cancel(envelope)
             case _:
                 pass
 
-    def problem(self, problem: wire.Problem) -> None:
+    def problem(self, problem: Problem) -> None:
         """See `LinkOwner.problem`."""
         self._host.log(self.link.peer, "sent what cannot be taken", problem.reason)
         self.link.send(wire.Error(problem.id, problem.code, problem.reason))
@@ -227,7 +230,9 @@ class Conversation:
             return
         seen = self._outcomes.find(self.link.peer, frame.id)
         if isinstance(seen, bytes):
-            self.link.send_encoded(seen)
+            # An earlier copy may have lost some of its parts.
+            self.link.forget(frame.id)
+            self.link.send_encoded(seen, frame.id)
             self._not_for_ever_unread()
         elif seen is not None:
             # Sent again while it is under way.
@@ -247,7 +252,6 @@ class Conversation:
         try:
             found = self._admitted(envelope, size, frame)
             if frame is not None:
-                self._outcomes.begin(envelope)
                 envelope.message = found.read(frame.body, frame.type)
         except Denied as error:
             self._cell.deny(envelope, error)
@@ -271,8 +275,8 @@ class Conversation:
         self._identify(envelope.sender)
         if self._received - self._taken > 2 * WINDOW:
             raise Busy(f"{2 * WINDOW} messages of this caller wait already.", _RETRY_AFTER)
-        if size > self._limits.max_payload:
-            raise TooLarge(f"The message has {size} bytes; this agent takes {self._limits.max_payload}.")
+        if frame is None and size > self._limits.max_payload:
+            raise TooLarge(too_large(size, self._limits.max_payload))
         found = self._handled(found, frame)
         self._visit.hold(size)
         envelope.size = size
@@ -291,10 +295,10 @@ class Conversation:
 
     def _handled(self, found: Handler | None, frame: wire.Incoming | None) -> Handler:
         what = "plain bytes" if frame is None else frame.type[:200]
-        accepts = self._cell.declaration.accepts
-        if found is None and frame is None:
-            raise UnhandledMessage(f"This agent does not take plain bytes; it takes {accepts}.")
         if found is None:
+            accepts = self._cell.declaration.accepts
+            if frame is None:
+                raise UnhandledMessage(f"This agent does not take plain bytes; it takes {accepts}.")
             raise UnhandledMessage(f"There is no handler for {what}; this agent takes {accepts}.")
         if found.streams and not isinstance(frame, wire.Stream):
             raise UnhandledMessage(f"{what} is answered with a stream: call stream(...) for it.")
@@ -306,15 +310,19 @@ class Conversation:
         if not isinstance(frame, wire.Stream) and found.items_body is None:
             return
         self._visit.open_stream()
+        # The id and not the frame is kept by what follows: its body may be large.
+        message_id = frame.id
         if isinstance(frame, wire.Stream):
             envelope.outlet = Outlet(
-                lambda number, value: self._send_item(frame.id, number, value), frame.granted, self._patience
+                lambda number, value: self._send_item(message_id, number, value),
+                frame.granted,
+                self._patience,
             )
         if found.items_body is None:
             return
         envelope.inlet = Inlet(
             found.items_body,
-            lambda total: self._grant(frame.id, total),
+            lambda total: self._grant(message_id, total),
             frame.type[:200],
             self._patience,
             self._visit.hold_item,

@@ -87,6 +87,8 @@ class Declaration:
     def find(self, wire_type: str) -> Handler | None:
         """Give the handler for a type named on the wire; the untyped one if there is no other."""
         found = self.handlers.get(wire_type)
+        if found is None and len(self.handlers) == 1 and ANYTHING in self.handlers:
+            return self.handlers[ANYTHING]
         if found is None:
             matches = [known for known in self.handlers if same_type(known, wire_type)]
             found = self.handlers[matches[0]] if len(matches) == 1 else self.handlers.get(ANYTHING)

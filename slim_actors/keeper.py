@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any
 
 import msgspec
@@ -126,7 +126,9 @@ class Keeper:
 
     def claims(self, envelope: Envelope, deliver: Callable[[Envelope], None]) -> bool:
         """Tell whether a message is a durable one that must be claimed first; then it is delivered later."""
-        if envelope.release is not None or not envelope.wants_reply or envelope.outlet is not None:
+        if _DURABLE not in envelope.context or envelope.release is not None:
+            return False
+        if not envelope.wants_reply or envelope.outlet is not None:
             return False
         try:
             source, number, below = msgspec.convert(envelope.context.get(_DURABLE), tuple[str, int, int])
@@ -147,10 +149,17 @@ class Keeper:
         """Tell whether a message goes on when its sender has gone: a durable one that was begun."""
         return envelope.release is not None and envelope.state is State.RUNNING
 
-    async def ready(self, envelope: Envelope) -> None:
-        """Wait until what earlier messages changed is not too far ahead of the store."""
+    def ready(self, envelope: Envelope) -> Awaitable[object] | None:
+        """Give what to wait for until what earlier messages changed is not too far ahead of the store."""
+        if self._outbox is None:
+            return None
         if self._flying is not None and self._open is not None and self._open.messages >= _MOST_UNSETTLED:
-            await asyncio.wait([self._flying.kept])
+            return self._ready_after(self._flying, envelope)
+        self._running.add(envelope)
+        return None
+
+    async def _ready_after(self, batch: _Batch, envelope: Envelope) -> None:
+        await asyncio.wait([batch.kept])
         self._running.add(envelope)
 
     async def post(
@@ -188,6 +197,8 @@ class Keeper:
             Cancelled: It is a durable message that was given back meanwhile.
             Exception: Its state or what it forwards has no form in which it can be kept.
         """
+        if self._outbox is None:
+            return value
         changes: list[Change] = []
         parcels: list[Parcel] = []
         if envelope is not None:

@@ -10,13 +10,14 @@ from attrs import Attribute, field, frozen
 from slim_actors.errors import ConfigurationError
 from slim_actors.transport.base import MAX_PAYLOAD
 
-__all__ = ["BATCH_BYTES", "BATCH_FRAMES", "Limits"]
+__all__ = ["BATCH_BYTES", "BATCH_FRAMES", "Limits", "body_room", "too_large"]
 
 BATCH_BYTES = 256 * 1024
 BATCH_FRAMES = 4096
 """How large our own batches become: nobody may be refused for one of these."""
 
 _MIB = 1024 * 1024
+_HEAD = 5
 
 
 def _check(_: object, attribute: Attribute[float], value: object) -> None:
@@ -36,14 +37,15 @@ def _limit(default: float, least: float = 1, most: float = math.inf) -> Any:
 
 @frozen(kw_only=True)
 class Limits:
-    """What a runtime's agents take from their peers; every bound has a default.
+    """What a runtime takes from its peers; every bound has a default.
 
     A peer that goes over one gets one error (`TooLarge`, `Busy` or `MalformedMessage`) or loses its session,
     and the reason is logged, not more than once a minute. *One peer* is one instance, as SLIM knows it. Who
     makes many instances under one verified subject gets half of what all peers together may have.
 
     Attributes:
-        max_payload: Bytes of one message, reply or item.
+        max_payload: Bytes of one message, reply or item, without the five that MessagePack may put before
+            them. What has more than 256 KiB travels in parts.
         max_batch: Bytes of one SLIM payload, which may hold many messages.
         max_frames: Frames in one SLIM payload.
         max_depth: How deep lists and maps may stand in each other in one message.
@@ -66,7 +68,7 @@ class Limits:
         65536
     """
 
-    max_payload: int = _limit(MAX_PAYLOAD, 1, MAX_PAYLOAD)
+    max_payload: int = _limit(64 * _MIB)
     max_batch: int = _limit(MAX_PAYLOAD, BATCH_BYTES + 8, MAX_PAYLOAD)
     max_frames: int = _limit(10_000, BATCH_FRAMES)
     max_depth: int = _limit(100)
@@ -79,9 +81,12 @@ class Limits:
     handshake_timeout: float = _limit(30.0, 0.1)
     stream_patience: float = _limit(5.0, 0.1)
 
-    def __attrs_post_init__(self) -> None:
-        if self.max_batch < self.max_payload:
-            raise ConfigurationError(
-                f"Limits: max_batch is {self.max_batch}, but a batch must have room for one message of "
-                f"max_payload, {self.max_payload} bytes."
-            )
+
+def body_room(max_payload: int) -> int:
+    """Give how many bytes a body may have, with what MessagePack puts before a text or bytes."""
+    return max_payload + _HEAD
+
+
+def too_large(size: int, max_payload: int) -> str:
+    """Say that a message has too many bytes."""
+    return f"The message has {size} bytes; one message may have {max_payload} (Limits.max_payload)."

@@ -1,7 +1,8 @@
 """One session: frames go out in batches, frames come in, and a dead peer is noticed.
 
 The writer sends at once when it is idle; what arrives while a payload is under way goes into the next one.
-So a lone message pays nothing for batching, and a thousand cost little more than one.
+So a lone message pays nothing for batching, and a thousand cost little more than one. A frame that is too
+long for a batch goes out in parts, with a batch between each two of them.
 """
 
 from __future__ import annotations
@@ -9,27 +10,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import defaultdict, deque
+from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from slim_actors import wire
+from slim_actors.batches import Problem, decode_batch, decode_joined
 from slim_actors.errors import ConfigurationError, DeliveryError, PeerLost, TooLarge
-from slim_actors.limits import BATCH_BYTES, BATCH_FRAMES, Limits
+from slim_actors.limits import BATCH_BYTES, BATCH_FRAMES, Limits, body_room, too_large
 from slim_actors.names import Address
-from slim_actors.transport.base import MAX_PAYLOAD, Payload, Session, SessionClosed, Transport
+from slim_actors.parts import Joiner, Splitter, no_account
+from slim_actors.pulse import Pulse
+from slim_actors.transport.base import MAX_PAYLOAD, Payload, Session, SessionClosed
 
-__all__ = ["Link", "LinkOwner", "Pulse"]
+__all__ = ["Link", "LinkOwner"]
 
 _logger = logging.getLogger("slim_actors.link")
 
-_FRAME_ROOM = MAX_PAYLOAD - 8
 _MOST_BACKLOG = 16 * 1024 * 1024
 _PING = wire.join([wire.encode_frame(wire.Ping())])
 _LIMITS = Limits()
 _CLOSE_WITHIN = 1.0
+_MOST_FLUSHES = 8
 _GOODBYE_WITHIN = 0.1
-_MOST_IDLE_PINGS = 12
-"""A second; one costs 0.3 ms of each side's processor."""
 
 
 class LinkOwner(Protocol):
@@ -42,7 +45,7 @@ class LinkOwner(Protocol):
     def frame(self, frame: wire.Frame) -> None:
         """Take a frame."""
 
-    def problem(self, problem: wire.Problem) -> None:
+    def problem(self, problem: Problem) -> None:
         """Take note of a frame that cannot be read."""
 
     def plain(self, payload: Payload) -> None:
@@ -59,7 +62,8 @@ class Link:
         session: The session that carries it. The link closes it.
         owner: Who takes what comes in.
         pulse: Who watches whether the peer is alive.
-        limits: How much a payload may bring.
+        limits: How much a payload, and a message, may bring.
+        hold: Counts the bytes of parts in, or, below 0, out; says whether there is room for them.
         is_caller: Whether this side opened the session, and so sees to it that both know the other lives.
     """
 
@@ -69,6 +73,7 @@ class Link:
         owner: LinkOwner,
         pulse: Pulse,
         limits: Limits = _LIMITS,
+        hold: Callable[[int], bool] = no_account,
         *,
         is_caller: bool = True,
     ) -> None:
@@ -79,6 +84,10 @@ class Link:
         self.is_caller = is_caller
         self._frames: deque[bytes] = deque()
         self._plain: deque[bytes] = deque()
+        self._long = Splitter()
+        self._joiner = Joiner(limits.max_payload, hold, owner.problem)
+        self.max_payload = limits.max_payload
+        """How many bytes one message may have that is sent."""
         self._writer: asyncio.Task[None] | None = None
         self._is_over = False
         self._reason = ""
@@ -122,37 +131,53 @@ class Link:
         """Put a frame into the next batch, and give its bytes. On a link that is over it goes nowhere.
 
         Raises:
-            TooLarge: The frame alone is more than one payload may be.
+            TooLarge: The body has more bytes than one message may have.
             MalformedMessage: The body holds something that has no form on the wire.
         """
         encoded = wire.encode_frame(frame)
-        if len(encoded) > _FRAME_ROOM:
-            raise TooLarge(f"The message has {len(encoded)} bytes; one message may have {_FRAME_ROOM}.")
-        self.send_encoded(encoded)
+        if len(encoded) > self.max_payload:
+            size = wire.body_size(frame, encoded)
+            if size > body_room(self.max_payload):
+                raise TooLarge(too_large(size, self.max_payload))
+        # What begins a message keeps its place among those that do, however long one takes.
+        in_order = bool(self._long) and isinstance(frame, wire.Ask | wire.Tell | wire.Stream)
+        self.send_encoded(encoded, getattr(frame, "id", 0), in_order=in_order)
         return encoded
 
-    def send_encoded(self, frame: bytes) -> None:
-        """Put a frame that is encoded already into the next batch."""
-        if not self._is_over:
+    def send_encoded(self, frame: bytes, message_id: int, *, in_order: bool = False) -> None:
+        """Put a frame that is encoded already into the next batch; not before what is left of its message."""
+        if self._is_over:
+            return
+        if len(frame) > BATCH_BYTES or message_id in self._long or (in_order and self._long):
+            self._long.add(message_id, frame)
+        else:
             self._frames.append(frame)
-            self.backlog += len(frame)
-            self._wake()
+        self.backlog += len(frame)
+        self._wake()
+
+    def forget(self, message_id: int) -> None:
+        """Neither send nor take what is left of the long frames of a message."""
+        self.backlog -= self._long.drop(message_id)
+        self._joiner.drop(message_id)
 
     def send_plain(self, data: bytes) -> None:
         """Send bytes as a payload of their own, for a peer that does not speak the wire format.
 
         Raises:
-            TooLarge: There are more of them than one payload may have.
+            TooLarge: There are more of them than one payload may have; such a peer could not join parts.
         """
         if len(data) > MAX_PAYLOAD:
-            raise TooLarge(f"The message has {len(data)} bytes; one message may have {MAX_PAYLOAD}.")
+            raise TooLarge(f"The message has {len(data)} bytes; one in plain bytes may have {MAX_PAYLOAD}.")
         if not self._is_over:
             self._plain.append(data)
             self.backlog += len(data)
             self._wake()
 
-    async def room(self) -> None:
-        """Wait until not too much is waiting to be sent; returns at once on a link that is over."""
+    def room(self) -> Awaitable[None] | None:
+        """Give what to wait for until not too much is waiting to be sent; None if there is room."""
+        return self._room() if self.backlog > _MOST_BACKLOG and not self._is_over else None
+
+    async def _room(self) -> None:
         while self.backlog > _MOST_BACKLOG and not self._is_over:
             self._drained.clear()
             await self._drained.wait()
@@ -163,10 +188,14 @@ class Link:
             await asyncio.wait([self._writer])
 
     async def close(self) -> None:
-        """Send what is waiting, then end the session."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_WITHIN):
-                await self.flush()
+        """Send what is waiting, as long as that makes headway, then end the session."""
+        for _ in range(_MOST_FLUSHES):
+            before = self.backlog
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_WITHIN):
+                    await self.flush()
+            if not self.backlog or self.backlog >= before:
+                break
         self.end("the link was closed")
         # The goodbye is on its way. A port that was withdrawn never hears the answer, so do not wait long.
         await asyncio.wait([self._reader], timeout=_GOODBYE_WITHIN)
@@ -191,6 +220,8 @@ class Link:
         self._reason, self._outcome = reason, outcome
         self._frames.clear()
         self._plain.clear()
+        self._long.clear()
+        self._joiner.close()
         self._drained.set()
         self._pulse.forget(self)
         self._pulse.close_soon(self._session)
@@ -206,9 +237,13 @@ class Link:
 
     async def _write(self) -> None:
         try:
-            while self._frames or self._plain:
+            while self._frames or self._plain or self._long:
                 if self._frames:
                     await self._session.send(wire.join(self._gather()), wire.PAYLOAD_TYPE)
+                if self._long:
+                    frame, size = self._long.next()
+                    self.backlog -= size
+                    await self._session.send(wire.join([frame]), wire.PAYLOAD_TYPE)
                 if self._plain:
                     data = self._plain.popleft()
                     self.backlog -= len(data)
@@ -253,113 +288,30 @@ class Link:
             self.end(f"what it sent could not be taken ({type(error).__name__})")
 
     def _unpack(self, payload: Payload) -> None:
-        version = wire.version_of(payload.type)
-        if version != wire.VERSION:
+        if payload.type != wire.PAYLOAD_TYPE and wire.version_of(payload.type) != wire.VERSION:
             if not self._version_told:
                 # Once: two that do not understand each other must not go on saying so.
                 self._version_told = True
                 what = f"{payload.type[:100]!r} is not understood here; this is {wire.PAYLOAD_TYPE}."
                 self.send(wire.Error(0, "version", what))
             return
-        batch = wire.decode_batch(payload.data, self._limits)
+        batch = decode_batch(payload.data, self._limits)
         self.has_heard = self.has_heard or bool(batch.frames)
+        for frame in batch.frames:
+            if type(frame) is wire.Part:
+                self._join(frame)
+            else:
+                self._owner.frame(frame)
+        for problem in batch.problems:
+            self._owner.problem(problem)
+
+    def _join(self, part: wire.Part) -> None:
+        joined = self._joiner.add(part)
+        if joined is None:
+            return
+        batch = decode_joined(joined, part.id, self._limits)
+        # A part among them would be nobody's.
         for frame in batch.frames:
             self._owner.frame(frame)
         for problem in batch.problems:
             self._owner.problem(problem)
-
-
-class Pulse:
-    """Notices peers that are gone without a word.
-
-    A peer that has been silent for a while gets a ping. SLIM acknowledges it from inside the peer's process,
-    whatever its Python is doing: so a busy agent stays, and a process that was killed, frozen or cut off is
-    lost.
-
-    A session with something under way is pinged by both its ends, for itself. One that is idle is pinged by
-    the caller, and one stands for all idle ones between the same two instances: what came over any of them is
-    a sign of life. With very many instances the pings to idle ones are spread over a longer time, so that
-    they cost little however many there are.
-
-    Args:
-        transport: Asked whether it is the network itself that is away; then nobody is blamed.
-        lost_after: Seconds from the last sign of life to the loss.
-    """
-
-    def __init__(self, transport: Transport, lost_after: float) -> None:
-        self._transport = transport
-        self._tick = lost_after / 12
-        self._silence = lost_after / 4
-        self._patience = lost_after * 7 / 12
-        self._idle = lost_after / 3
-        self._unheard = lost_after * 5
-        self._lost_after = lost_after
-        self._links: dict[Link, asyncio.Task[None] | None] = {}
-        self._closing: set[asyncio.Task[None]] = set()
-        self._task: asyncio.Task[None] | None = None
-
-    def __len__(self) -> int:
-        """How many links are watched."""
-        return len(self._links)
-
-    def watch(self, link: Link) -> None:
-        """Watch a link from now on."""
-        self._links[link] = None
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="pulse")
-
-    def forget(self, link: Link) -> None:
-        """Watch a link no longer."""
-        probe = self._links.pop(link, None)
-        if probe is not None and probe is not asyncio.current_task():
-            probe.cancel()
-
-    def close_soon(self, session: Session) -> None:
-        """Close a session without waiting for it."""
-        task = asyncio.create_task(session.close())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-
-    async def stop(self) -> None:
-        """Watch nothing any more."""
-        watching = [task for task in (self._task, *self._links.values()) if task is not None]
-        for task in watching:
-            task.cancel()
-        tasks = [*watching, *self._closing]
-        if tasks:
-            await asyncio.wait(tasks, timeout=_CLOSE_WITHIN)
-
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(self._tick)
-            now = loop.time()
-            idle: defaultdict[tuple[str, bool, bool], list[Link]] = defaultdict(list)
-            for link in list(self._links):
-                if not link.busy:
-                    idle[link.peer.instance, link.framed, link.is_caller].append(link)
-                elif now - link.last_heard > self._silence:
-                    self._ping(link)
-            # So that the loss is known in time, unless that would be more pings than cost next to nothing.
-            silence = max(self._idle, len(idle) / _MOST_IDLE_PINGS)
-            for (_, _, is_caller), links in idle.items():
-                if now - max(link.last_heard for link in links) > (silence if is_caller else self._unheard):
-                    self._ping(links[0])
-
-    def _ping(self, link: Link) -> None:
-        probe = self._links.get(link)
-        if probe is None or probe.done():
-            self._links[link] = asyncio.create_task(self._probe(link))
-
-    async def _probe(self, link: Link) -> None:
-        began = asyncio.get_running_loop().time()
-        if await link.alive(self._patience):
-            link.last_heard = asyncio.get_running_loop().time()
-        elif not await self._transport.check():
-            await self._transport.available()
-        else:
-            link.end(f"it gave no sign of life for {self._lost_after:.3g} s (killed, frozen or cut off)")
-            # Is it the session or the peer? The others with it are asked at once.
-            for other in list(self._links):
-                if other.peer.instance == link.peer.instance and other.last_heard <= began:
-                    self._ping(other)

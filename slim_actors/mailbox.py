@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -110,7 +110,7 @@ class Origin(Protocol):
     def failed(self, envelope: Envelope, error: DeliveryError) -> None:
         """The message ended without a reply."""
 
-    async def room(self) -> None:
+    def room(self) -> Awaitable[None] | None:
         """Wait until its outcome can be taken: whoever does not read replies gets no more made."""
 
 

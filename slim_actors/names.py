@@ -51,7 +51,7 @@ def check_instance(instance: str) -> str:
     return instance
 
 
-@frozen
+@frozen(cache_hash=True, unsafe_hash=True)
 class Address:
     """One running instance of an agent, as SLIM knows it.
 

@@ -43,56 +43,70 @@ class Outcomes:
     def __init__(self) -> None:
         self._windows: OrderedDict[_Key, _Window] = OrderedDict()
         self._size = 0
+        self._loop = asyncio.get_running_loop()
+        self._latest: tuple[Address, _Window] | None = None
 
     def find(self, sender: Address, message_id: int) -> Envelope | bytes | None:
         """Give the envelope of a message that is under way, the frame that ended it, or None if it is new."""
-        window = self._windows.get(_key(sender))
+        window = self._find(sender)
         return window.entries.get(message_id) if window else None
 
     def ids(self, sender: Address) -> list[int]:
         """Give the ids of all messages of a sender that are remembered."""
-        window = self._windows.get(_key(sender))
+        window = self._find(sender)
         return list(window.entries) if window else []
 
     def begin(self, envelope: Envelope) -> None:
         """Remember that a message is under way."""
-        key = _key(envelope.sender)
-        window = self._windows.get(key)
+        window = self._find(envelope.sender)
         if window is None:
-            window = self._windows[key] = _Window()
+            window = self._windows[_key(envelope.sender)] = _Window()
             if len(self._windows) > _SENDERS:
+                self._latest = None
                 _, forgotten = self._windows.popitem(last=False)
                 self._size -= forgotten.size
-        else:
-            self._windows.move_to_end(key)
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         window.entries[envelope.id] = envelope
         while window.ended and (len(window.ended) > _PER_SENDER or now - window.ended[0][0] > _SECONDS):
             self._forget_oldest(window)
 
     def end(self, envelope: Envelope, frame: bytes) -> None:
         """Remember the frame that ended a message."""
-        window = self._windows.get(_key(envelope.sender))
+        window = self._find(envelope.sender)
         if window is None or envelope.id not in window.entries:
             return
         window.entries[envelope.id] = frame
-        window.ended.append((asyncio.get_running_loop().time(), envelope.id))
+        window.ended.append((self._loop.time(), envelope.id))
         window.size += len(frame)
         self._size += len(frame)
-        while self._size > _BYTES:
+        # The last one stays, however large: it is the likeliest to be asked for again.
+        while self._size > max(_BYTES, len(frame)):
             oldest = next(iter(self._windows.values()))
             if oldest.ended:
                 self._forget_oldest(oldest)
             elif len(self._windows) > 1:
                 self._windows.move_to_end(next(iter(self._windows)))
+                self._latest = None
             else:
                 break
 
     def forget(self, envelope: Envelope) -> None:
         """Forget a message that is under way: what becomes of it tells nobody anything."""
-        window = self._windows.get(_key(envelope.sender))
+        window = self._find(envelope.sender)
         if window is not None and window.entries.get(envelope.id) is envelope:
             del window.entries[envelope.id]
+
+    def _find(self, sender: Address) -> _Window | None:
+        """Give the window of a sender, which is from then on the one that sent last."""
+        # Nearly always the same sender as before, and then there is nothing to look up.
+        if self._latest is not None and self._latest[0] is sender:
+            return self._latest[1]
+        key = _key(sender)
+        window = self._windows.get(key)
+        if window is not None:
+            self._windows.move_to_end(key)
+            self._latest = (sender, window)
+        return window
 
     def _forget_oldest(self, window: _Window) -> None:
         _, message_id = window.ended.popleft()

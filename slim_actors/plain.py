@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Awaitable
 from typing import Any, Protocol
 
 import msgspec
@@ -22,7 +23,7 @@ class _Conversation(Protocol):
 
     def done(self, envelope: Envelope) -> None: ...
 
-    async def room(self) -> None: ...
+    def room(self) -> Awaitable[None] | None: ...
 
 
 class PlainOrigin:
@@ -53,9 +54,9 @@ class PlainOrigin:
             self._conversation.taken()
         self._answer(envelope, f"error: {error}".encode(errors="replace"))
 
-    async def room(self) -> None:
+    def room(self) -> Awaitable[None] | None:
         """See `Origin.room`."""
-        await self._conversation.room()
+        return self._conversation.room()
 
     def _answer(self, envelope: Envelope, data: bytes) -> None:
         self._conversation.done(envelope)

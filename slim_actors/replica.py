@@ -19,10 +19,7 @@ import msgspec
 
 from slim_actors.errors import SlimActorsError
 from slim_actors.exits import Exit, exit_code
-from slim_actors.loader import load_agent, local_files
 from slim_actors.logs import LogContext, configure
-from slim_actors.runtime import Runtime
-from slim_actors.state import state_of
 
 __all__ = ["CONFIG", "Report", "Task", "main", "write_nowhere"]
 
@@ -85,6 +82,11 @@ def main() -> int:
 
 
 async def _run(task: Task) -> None:
+    # Here, not at the top: the supervisor needs only what the two say to each other.
+    from slim_actors.loader import load_agent, local_files
+    from slim_actors.runtime import Runtime
+    from slim_actors.state import state_of
+
     # Before the signal handler: an import that takes for ever can be ended at once, it has nothing to drain.
     agent = load_agent(task.target)
     stop, go = asyncio.Event(), asyncio.Event()

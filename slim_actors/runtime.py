@@ -19,10 +19,10 @@ from slim_actors.inbound import Inbound
 from slim_actors.keeper import Keeper
 from slim_actors.life import Child, Life
 from slim_actors.limits import Limits
-from slim_actors.link import Pulse
 from slim_actors.middleware import Hooks, LogFailures, Middleware
 from slim_actors.names import Address, check_name
 from slim_actors.outbox import NO_STORE, Outbox
+from slim_actors.pulse import Pulse
 from slim_actors.recovery import Intensity, Recovery
 from slim_actors.ref import Ref
 from slim_actors.routes import Route
@@ -269,7 +269,7 @@ class Runtime(Verbs):
                 f'(Agent, name="org/namespace/service"), or give one when it is started.'
             )
         port = await self._transport.open(check_name(name))
-        router = Router(self._transport, port, self._pulse, self._hooks)
+        router = Router(self._transport, port, self._pulse, self._hooks, self._limits)
         if recovery is None:
             recovery = Recovery(Intensity(instance.restart or UNSUPERVISED), give_up_alone(parent))
         try:
@@ -301,6 +301,12 @@ class Runtime(Verbs):
         self._check_open()
         return await self._own_router()
 
+    def _ready_sender(self) -> Router | None:
+        own = self._own
+        if own is None or not self._is_open or not own.done() or own.exception() is not None:
+            return None
+        return own.result()
+
     async def _own_router(self) -> Router:
         # A port that could not be opened is tried again by the next message.
         if self._own is None or (self._own.done() and self._own.exception() is not None):
@@ -325,7 +331,7 @@ class Runtime(Verbs):
             except NodeUnreachable:
                 # The message that needs it has a deadline, and waits that long for the node.
                 await asyncio.sleep(_LOOK_FOR_NODE_EVERY)
-        return Router(self._transport, port, self._pulse, self._hooks)
+        return Router(self._transport, port, self._pulse, self._hooks, self._limits)
 
     async def _post(self, route: Route, messages: Iterable[object], timeout: float | None) -> None:
         self._check_open()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["Misshapen", "check_shape", "containers_at_most"]
+__all__ = ["Misshapen", "check_shape", "has_few_containers"]
 
 _MOST_CONTAINERS = 200_000
+_PIECE = 64 * 1024
 
 _CONTAINERS = bytes((*range(0x80, 0xA0), *range(0xDC, 0xE0)))
 _OTHERS = bytes(set(range(256)) - set(_CONTAINERS))
@@ -38,18 +39,27 @@ class Misshapen(ValueError):
     """The bytes are deeper or fuller than they may be."""
 
 
-def containers_at_most(data: bytes) -> int:
-    """Give a number of lists and maps that valid MessagePack of these bytes cannot go over; quick."""
-    return len(data.translate(None, _OTHERS))
+def has_few_containers(data: bytes | memoryview, most: int) -> bool:
+    """Tell, quickly, whether valid MessagePack of these bytes cannot have more lists and maps than so many.
+
+    False may be wrong: the bytes of a text can look like those of lists.
+    """
+    found = 0
+    # In pieces, so that neither the time nor the memory for large ones is more than it takes to say no.
+    for start in range(0, len(data), _PIECE):
+        found += len(bytes(data[start : start + _PIECE]).translate(None, _OTHERS))
+        if found > most:
+            return False
+    return True
 
 
-def check_shape(data: bytes, max_depth: int) -> None:
+def check_shape(data: bytes | memoryview, max_depth: int) -> None:
     """Check one valid value; what has few lists and maps, which is nearly everything, costs nearly nothing.
 
     Raises:
         Misshapen: It goes deeper than it may, or holds more lists and maps than one message may have.
     """
-    if len(data) <= max_depth or containers_at_most(data) <= max_depth:
+    if len(data) <= max_depth or has_few_containers(data, max_depth):
         return
     position, containers = 0, 0
     left = [1]
@@ -83,7 +93,7 @@ def check_shape(data: bytes, max_depth: int) -> None:
         position = match.end()
 
 
-def _nesting(data: bytes, position: int, head: int) -> tuple[int, int]:
+def _nesting(data: bytes | memoryview, position: int, head: int) -> tuple[int, int]:
     """Give how many values a list or map has, and the size of its head; no size for anything else."""
     if _FIX_MAP <= head < _FIX_ARRAY:
         return 2 * (head - _FIX_MAP), 1
@@ -96,7 +106,7 @@ def _nesting(data: bytes, position: int, head: int) -> tuple[int, int]:
     return values * int.from_bytes(data[position + 1 : position + 1 + width], "big"), 1 + width
 
 
-def _length(data: bytes, position: int, head: int) -> int:
+def _length(data: bytes | memoryview, position: int, head: int) -> int:
     """Give how many bytes a text, bytes or an extension has, with its head."""
     if _FIX_STR <= head < _NIL:
         return 1 + head - _FIX_STR

@@ -34,6 +34,10 @@ class Speaker(ABC):
     async def _sender(self) -> Router:
         """Give what sends."""
 
+    def _ready_sender(self) -> Router | None:
+        """Give what sends, if nothing need be waited for to have it."""
+        return None
+
     @abstractmethod
     def _expires(self, timeout: float | None) -> float:
         """Give the deadline for a message, on the clock of the event loop."""
@@ -60,7 +64,7 @@ class Speaker(ABC):
 
         async def run() -> Any:
             expires = self._expires(checked(timeout))
-            router = await self._sender_by(expires)
+            router = self._ready_sender() or await self._sender_by(expires)
             return await router.ask(call, route, message, expires, self._travelling(), items)
 
         return call.running(run())
@@ -70,7 +74,7 @@ class Speaker(ABC):
 
         async def run() -> None:
             expires = self._expires(checked(timeout))
-            router = await self._sender_by(expires)
+            router = self._ready_sender() or await self._sender_by(expires)
             await router.tell(call, route, message, expires, self._travelling())
 
         return call.running(run())

@@ -36,7 +36,7 @@ class Own:
         """See `Origin.failed`."""
         self._ended()
 
-    async def room(self) -> None:
+    def room(self) -> None:
         """See `Origin.room`."""
 
 

@@ -11,23 +11,20 @@ asks for them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Raw, Struct, structs
 
-from slim_actors.errors import MalformedMessage, TooLarge
-from slim_actors.limits import Limits
+from slim_actors.errors import MalformedMessage
 from slim_actors.models import encode_hook
-from slim_actors.shape import Misshapen, check_shape, containers_at_most
 
 __all__ = [
     "PAYLOAD_TYPE",
     "VERSION",
     "Accepted",
     "Ask",
-    "Batch",
     "Cancel",
     "Credit",
     "End",
@@ -38,12 +35,13 @@ __all__ = [
     "Incoming",
     "Item",
     "Leaving",
+    "Part",
     "Ping",
-    "Problem",
     "Reply",
     "Stream",
     "Tell",
-    "decode_batch",
+    "body_size",
+    "count_of",
     "encode_body",
     "encode_frame",
     "is_ours",
@@ -135,6 +133,8 @@ class Hello(_Frame, tag=9, frozen=True):
     """Types that may safely be handled twice; ``"*"`` stands for every type."""
     most_bytes: Id = 2**63 - 1
     """How many bytes of messages the caller may have under way that have no outcome yet."""
+    most_payload: Id = 2**63 - 1
+    """How many bytes one message may have."""
 
 
 class Stream(_Frame, tag=10, frozen=True):
@@ -178,6 +178,18 @@ class Leaving(_Frame, tag=14, frozen=True):
     """The agent is stopping: what it has it finishes, and new messages go elsewhere."""
 
 
+class Part(_Frame, tag=15, frozen=True):
+    """A piece of a frame that is too long for one payload."""
+
+    id: Id
+    """That of the frame."""
+    size: Id
+    """How many bytes the frame has in all."""
+    offset: Id
+    """Where in the frame the piece begins."""
+    data: memoryview
+
+
 Incoming = Ask | Tell | Stream
 """What asks an agent to do something."""
 
@@ -196,51 +208,13 @@ Frame = (
     | End
     | Grant
     | Leaving
+    | Part
 )
 
-_MOST_PROBLEMS = 16
-_MANY_CONTAINERS = 50_000
-"""From here on a payload is looked at frame by frame before anything of it is built."""
-_FRAME_DEPTH = 2
-"""The lists and maps in which a body or a context stands."""
-_LIMITS = Limits()
-
 _encoder = msgspec.msgpack.Encoder(enc_hook=encode_hook)
-_batch_decoder = msgspec.msgpack.Decoder(list[Frame])
-_frame_decoder = msgspec.msgpack.Decoder(Frame)
-_raws_decoder = msgspec.msgpack.Decoder(list[Raw])
-_int_decoder = msgspec.msgpack.Decoder(int)
 
-_KNOWN_TAGS = range(1, 15)
 _ARRAY_16, _ARRAY_32 = 0xDC, 0xDD
 _FIXARRAY, _FIXARRAY_MOST, _ARRAY_16_MOST = 0x90, 15, 0xFFFF
-
-_UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
-
-
-class Problem(Struct, frozen=True):
-    """A frame that cannot be taken: its id (0 where even that is unreadable), and why, in a sentence."""
-
-    id: int
-    reason: str
-    code: str = MalformedMessage.code
-
-
-class _Head(Struct, array_like=True):
-    """The beginning of any frame."""
-
-    tag: Raw
-    id: Raw = Raw(b"\xc0")
-
-
-class Batch(Struct, frozen=True):
-    """What a payload held: the frames that could be read, and what was wrong with the others."""
-
-    frames: Sequence[Frame]
-    problems: Sequence[Problem] = ()
-
-
-_head_decoder = msgspec.msgpack.Decoder(_Head)
 
 
 def is_ours(payload_type: str) -> bool:
@@ -275,6 +249,13 @@ def encode_body(value: Any) -> bytes:
         raise MalformedMessage(f"The message cannot be sent: {error}.") from None
 
 
+def body_size(frame: Frame, encoded: bytes) -> int:
+    """Give how many bytes of an encoded frame are its body; 0 if it has none."""
+    if not hasattr(frame, "body"):
+        return 0
+    return len(encoded) - len(_encoder.encode(structs.replace(frame, body=None))) + 1
+
+
 def join(frames: Sequence[bytes]) -> bytes:
     """Make a payload of encoded frames; the frames are not encoded again."""
     count = len(frames)
@@ -287,39 +268,7 @@ def join(frames: Sequence[bytes]) -> bytes:
     return head + b"".join(frames)
 
 
-def decode_batch(payload: bytes, limits: Limits = _LIMITS) -> Batch:
-    """Read a payload. Never raises: what cannot be read, or is over a limit, is reported beside what can.
-
-    A frame with an unknown tag is left out in silence, so that a later version may add frames.
-    """
-    # In this order: each look costs more than the one before, and none more than what it keeps away.
-    if len(payload) > limits.max_batch:
-        return _too_large(f"The payload has {len(payload)} bytes; one may have {limits.max_batch}.")
-    count = _count(payload)
-    if count > limits.max_frames:
-        return _too_large(f"The payload claims {count} frames; one may have {limits.max_frames}.")
-    if len(payload) > _MANY_CONTAINERS and containers_at_most(payload) > _MANY_CONTAINERS:
-        batch = _salvage(payload, "it is no list of frames", limits)
-    else:
-        try:
-            batch = Batch(_batch_decoder.decode(payload))
-        except _UNREADABLE as error:
-            batch = _salvage(payload, str(error), limits)
-    if len(payload) <= min(limits.max_payload, limits.max_depth):
-        return batch
-    problems = [problem for frame in batch.frames if (problem := _excess(frame, limits))]
-    if not problems:
-        return batch
-    refused = {problem.id for problem in problems}
-    frames = [frame for frame in batch.frames if getattr(frame, "id", 0) not in refused]
-    return Batch(frames, [*batch.problems, *problems])
-
-
-def _too_large(reason: str) -> Batch:
-    return Batch((), (Problem(0, reason, TooLarge.code),))
-
-
-def _count(payload: bytes) -> int:
+def count_of(payload: bytes) -> int:
     """Give how many frames a payload says that it has; 0 where it is no array."""
     head = payload[0] if payload else 0
     if head == _ARRAY_32:
@@ -327,63 +276,3 @@ def _count(payload: bytes) -> int:
     if head == _ARRAY_16:
         return int.from_bytes(payload[1:3], "big")
     return head & _FIXARRAY_MOST if head & ~_FIXARRAY_MOST == _FIXARRAY else 0
-
-
-def _excess(frame: Frame, limits: Limits) -> Problem | None:
-    """Tell what is too much about the body of a frame."""
-    body: Raw | None = getattr(frame, "body", None)
-    if body is None:
-        return None
-    message_id: int = getattr(frame, "id", 0)
-    if len(body) > limits.max_payload:
-        text = f"The message has {len(body)} bytes; this side takes {limits.max_payload}."
-        return Problem(message_id, text, TooLarge.code)
-    if len(body) > limits.max_depth:
-        try:
-            check_shape(bytes(body), limits.max_depth)
-        except Misshapen as error:
-            return Problem(message_id, f"The message cannot be read: {error}.")
-    return None
-
-
-def _salvage(payload: bytes, reason: str, limits: Limits) -> Batch:
-    try:
-        raws = _raws_decoder.decode(payload)
-    except _UNREADABLE:
-        return Batch((), (_unreadable(0, reason),))
-    frames: list[Frame] = []
-    problems: list[Problem] = []
-    for raw in raws:
-        try:
-            check_shape(bytes(raw), limits.max_depth + _FRAME_DEPTH)
-            frames.append(_frame_decoder.decode(raw))
-        except Misshapen as error:
-            problems.append(_unreadable(_id_of(raw), str(error)))
-        except _UNREADABLE as error:
-            problems.extend(_describe(raw, str(error)))
-        if len(problems) >= _MOST_PROBLEMS:
-            # An answer to each would make more of the garbage than there was.
-            problems.append(_unreadable(0, "too much of the payload cannot be read"))
-            break
-    return Batch(frames, problems)
-
-
-def _describe(raw: Raw, reason: str) -> Iterable[Problem]:
-    try:
-        tag = _int_decoder.decode(_head_decoder.decode(raw).tag)
-    except _UNREADABLE:
-        return [_unreadable(_id_of(raw), reason)]
-    return [_unreadable(_id_of(raw), reason)] if tag in _KNOWN_TAGS else []
-
-
-def _id_of(raw: Raw) -> int:
-    """Give the id of a frame that cannot be read, or 0 where it has none."""
-    try:
-        found = _int_decoder.decode(_head_decoder.decode(raw).id)
-    except _UNREADABLE:
-        return 0
-    return found if 0 <= found < 2**63 else 0
-
-
-def _unreadable(message_id: int, reason: str) -> Problem:
-    return Problem(message_id, f"A frame cannot be read: {reason}.")

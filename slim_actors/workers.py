@@ -99,18 +99,20 @@ class Workers:
     async def _handle(self, envelope: Envelope) -> None:
         cell = self._cell
         ctx = Context(cell, envelope)
-        limit: asyncio.TimerHandle | None = None
         if ctx.deadline is not None:
             # A caller cancels at its deadline; this is for one that cannot any more, or never does.
-            limit = asyncio.get_running_loop().call_at(ctx.deadline, cell.expire, envelope)
+            cell.deadlines.watch(ctx.deadline)
         raised: BaseException | None = None
         is_news = False
         try:
-            with cell.hooks.around(cell.hooks.handling, ctx, envelope.message):
+            with cell.handling(ctx, envelope):
                 try:
-                    await envelope.origin.room()
-                    await cell.keeper.ready(envelope)
-                    value = cell.keeper.stage(envelope, await self._call(envelope, ctx), ctx.forwarded)
+                    if (room := envelope.origin.room()) is not None:
+                        await room
+                    if (kept := cell.keeper.ready(envelope)) is not None:
+                        await kept
+                    value = await self._call(envelope, ctx)
+                    value = cell.keeper.stage(envelope, value, ctx.forwarded)
                 except BaseException as error:
                     raised = error
                     is_news = cell.failed(envelope, error)
@@ -126,9 +128,6 @@ class Workers:
             # A cancelled message had its outcome already: what its handler makes of that is no failure.
             if is_news and isinstance(error, Exception) and self._life is cell.life:
                 cell.recovery.failed(cell, error)
-        finally:
-            if limit is not None:
-                limit.cancel()
 
     async def _call(self, envelope: Envelope, ctx: Context) -> Any:
         found = envelope.handler

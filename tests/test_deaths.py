@@ -200,7 +200,7 @@ async def test_what_the_drain_has_no_time_for_is_done_by_another_replica(
         run.process.send_signal(signal.SIGTERM)
         answered = await asyncio.gather(*waiting)
         assert set(answered) == {int(successor[1])} != {int(joined[1])}
-        with pytest.raises(Cancelled, match="stopped while the message was handled"):
+        with pytest.raises(Cancelled, match="ended while the message was handled"):
             await started
     assert await asyncio.to_thread(run.wait) == 0
 

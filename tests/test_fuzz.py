@@ -10,6 +10,7 @@ import msgspec
 from attrs import frozen
 
 from slim_actors import MalformedMessage, wire
+from slim_actors.batches import decode_batch
 from slim_actors.messages import Body
 
 COUNT = 100_000
@@ -72,7 +73,7 @@ def test_100_000_frames_are_read_or_reported_and_build_only_what_is_declared() -
     for number in range(COUNT):
         whole = number % 5 == 0
         frame = chance.randbytes(chance.randrange(60)) if whole else mutated(chance, chance.choice(known))
-        batch = wire.decode_batch(frame if whole else wire.join([frame]))
+        batch = decode_batch(frame if whole else wire.join([frame]))
         for got in batch.frames:
             read += 1
             assert isinstance(got, wire.Frame)

@@ -14,6 +14,7 @@ import pytest
 import slim_bindings as slim
 
 from slim_actors import Anycast, Expired, MalformedMessage, PeerLost, Runtime, Unicast, wire
+from slim_actors.batches import decode_batch
 from tests.agents_for_tests import Say, Worker
 from tests.conftest import SECRET, Starter
 
@@ -175,7 +176,7 @@ async def test_300_garbage_payloads_leave_the_agent_answering(
             if message.context.payload_type != wire.PAYLOAD_TYPE:
                 assert message.payload.startswith(b"error: ")
                 continue
-            replies = [f for f in wire.decode_batch(message.payload).frames if getattr(f, "id", 0) == 77]
+            replies = [f for f in decode_batch(message.payload).frames if getattr(f, "id", 0) == 77]
             if replies:
                 assert isinstance(replies[0], wire.Reply)
                 assert msgspec.msgpack.decode(replies[0].body) == "still here"

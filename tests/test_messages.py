@@ -13,6 +13,7 @@ import pytest
 from attrs import define, field, frozen
 
 from slim_actors import MalformedMessage, Request, wire
+from slim_actors.batches import decode_batch
 from slim_actors.messages import Body, body_of, reply_body, reply_type, same_type, type_name
 
 T = TypeVar("T")
@@ -61,7 +62,7 @@ class Wrapped(Request[T], Generic[T]):
 
 
 def through_the_wire(value: Any, declared: Any) -> Any:
-    (frame,) = wire.decode_batch(wire.join([wire.encode_frame(wire.Reply(1, value))])).frames
+    (frame,) = decode_batch(wire.join([wire.encode_frame(wire.Reply(1, value))])).frames
     assert isinstance(frame, wire.Reply)
     return Body(declared).read(frame.body, "It")
 

@@ -11,7 +11,9 @@ import random
 import socket
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from slim_bindings._slim_bindings import slim_bindings as core
@@ -104,6 +106,61 @@ def test_bindings_of_another_shape_are_left_alone() -> None:
     before = changed._UniffiRustBufferBuilder.write
     assert not copy_in_blocks(changed)
     assert changed._UniffiRustBufferBuilder.write is before
+
+
+def test_bindings_that_would_write_something_else_are_left_alone() -> None:
+    original: Any = core._UniffiRustBuffer
+
+    class Builder:
+        def __init__(self) -> None:
+            self.rbuf = original.alloc(16)
+
+        def write(self, value: bytes) -> None: ...
+        def _pack_into(self, size: int, format: str, value: int) -> None: ...  # noqa: A002
+        def write_i32(self, value: int) -> None: ...
+        def finalize(self) -> object:
+            return self.rbuf
+
+    class Buffer(original):  # type: ignore[misc]
+        @staticmethod
+        @contextlib.contextmanager
+        def alloc_with_builder() -> Iterator[Builder]:
+            yield Builder()
+
+    changed = types.ModuleType("changed")
+    changed._UniffiRustBuffer, changed._UniffiRustBufferBuilder = Buffer, Builder  # type: ignore[attr-defined]
+    Buffer._fields_ = core._UniffiRustBuffer._fields_
+    before = Builder.write
+    assert not copy_in_blocks(changed)
+    assert Builder.write is before
+
+
+def test_bindings_of_another_shape_carry_messages_all_the_same(start: Starter) -> None:
+    script = f"""
+import asyncio, logging
+logging.basicConfig(level=logging.DEBUG, format="%(message)s")
+logging.getLogger("asyncio").setLevel(logging.ERROR)
+from slim_actors.transport import lowering
+lowering.copy_in_blocks = lambda module: False
+from slim_actors import Agent, Anycast, Runtime
+
+class Echo(Agent, name="a/b/c"):
+    async def receive(self, message):
+        return message
+
+async def main():
+    async with Runtime("{free_endpoint()}", embed_node=True) as runtime:
+        await runtime.spawn(Echo)
+        for size in (10, 400_000):
+            print(await runtime.ask(Anycast("a/b/c"), "x" * size) == "x" * size)
+
+asyncio.run(main())
+"""
+    run = start("-c", script, python=True)
+    assert run.wait() == 0, run.output
+    said, *outcomes = run.output.splitlines()
+    assert said == "These slim-bindings are of another shape than is known: payloads are copied slowly."
+    assert outcomes == ["True", "True"]
 
 
 @pytest.mark.parametrize("scheme", ["ws", "unix"])

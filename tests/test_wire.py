@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slim_actors import Limits, wire
+from slim_actors.batches import decode_batch
 
 ids = st.integers(0, 2**63 - 1)
 plain = st.recursive(
@@ -38,7 +39,7 @@ frames = st.one_of(
 
 @given(st.lists(frames, max_size=40))
 def test_a_batch_is_read_as_it_was_written(batch: list[wire.Frame]) -> None:
-    read = wire.decode_batch(wire.join([wire.encode_frame(frame) for frame in batch]))
+    read = decode_batch(wire.join([wire.encode_frame(frame) for frame in batch]))
     assert list(read.frames) == batch
     assert not read.problems
 
@@ -47,12 +48,12 @@ def test_a_batch_is_read_as_it_was_written(batch: list[wire.Frame]) -> None:
 def test_a_batch_of_any_size_has_the_right_head(count: int) -> None:
     payload = wire.join([wire.encode_frame(wire.Ping())] * count)
     limits = Limits(max_frames=100_000)
-    assert len(wire.decode_batch(payload, limits).frames) == count
+    assert len(decode_batch(payload, limits).frames) == count
 
 
 @given(st.binary(max_size=300))
 def test_random_bytes_never_raise(payload: bytes) -> None:
-    batch = wire.decode_batch(payload)
+    batch = decode_batch(payload)
     assert batch.problems or isinstance(batch.frames, list)
 
 
@@ -62,20 +63,20 @@ def test_truncated_and_changed_batches_never_raise(batch: list[wire.Frame], data
     del payload[data.draw(st.integers(0, len(payload))) :]
     if payload:
         payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
-    wire.decode_batch(bytes(payload))
+    decode_batch(bytes(payload))
 
 
 def test_one_bad_frame_does_not_spoil_the_others() -> None:
     good = wire.encode_frame(wire.Cancel(7))
     bad = msgspec.msgpack.encode([1, 42, "type is fine", "body", "not a number"])
-    batch = wire.decode_batch(wire.join([good, bad, good]))
+    batch = decode_batch(wire.join([good, bad, good]))
     assert batch.frames == [wire.Cancel(7), wire.Cancel(7)]
     assert [problem.id for problem in batch.problems] == [42]
 
 
 def test_frames_of_a_later_version_are_left_out_in_silence() -> None:
     later = msgspec.msgpack.encode([99, "whatever"])
-    batch = wire.decode_batch(wire.join([later, wire.encode_frame(wire.Ping())]))
+    batch = decode_batch(wire.join([later, wire.encode_frame(wire.Ping())]))
     assert batch.frames == [wire.Ping()]
     assert not batch.problems
 
@@ -90,7 +91,7 @@ def test_frames_of_a_later_version_are_left_out_in_silence() -> None:
     ],
 )
 def test_claims_of_huge_lengths_are_refused(payload: bytes) -> None:
-    batch = wire.decode_batch(payload)
+    batch = decode_batch(payload)
     assert not batch.frames
     assert batch.problems
 
@@ -111,7 +112,7 @@ def test_the_payload_type_names_the_version(payload_type: str, ours: bool, versi
 
 @given(plain)
 def test_bodies_stay_raw_until_they_are_asked_for(value: Any) -> None:
-    (frame,) = wire.decode_batch(wire.join([wire.encode_frame(wire.Reply(1, value))])).frames
+    (frame,) = decode_batch(wire.join([wire.encode_frame(wire.Reply(1, value))])).frames
     assert isinstance(frame, wire.Reply)
     assert isinstance(frame.body, msgspec.Raw)
     assert msgspec.msgpack.decode(frame.body) == value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -15,9 +15,11 @@ from slim_actors.errors import ConfigurationError, DeliveryError, Denied, NoRout
 from slim_actors.exits import Exit, exit_code
 from slim_actors.names import Address
 from slim_actors.routes import Anycast, Unicast
-from slim_actors.runtime import Runtime
 from slim_actors.settings import Settings
 from slim_actors.speaker import DEFAULT_TIMEOUT
+
+if TYPE_CHECKING:
+    from slim_actors.runtime import Runtime
 
 __all__ = ["send"]
 
@@ -59,6 +61,9 @@ def send(
         raise ConfigurationError(f"--iterations is {iterations}, but must be 1 or more.")
     body = _sendable(_parsed(message) if as_json else message)
     route = Unicast(name, mls=mls) if unicast else Anycast(name, mls=mls)
+    # Here, not at the top: help should be quick.
+    from slim_actors.runtime import Runtime
+
     runtime = Runtime(settings=settings, enable_opentelemetry=otel)
     code = run_until_done(_send(runtime, route, body, iterations, timeout, as_json=as_json))
     raise typer.Exit(code)

@@ -18,7 +18,6 @@ from slim_actors.logs import FORMAT_VARIABLE
 from slim_actors.replica import CONFIG, Report, Task
 from slim_actors.replicas.output import Output
 from slim_actors.replicas.reports import Reports
-from slim_actors.state import SLOT_VARIABLE
 
 __all__ = ["KILL_AFTER", "End", "Plan", "Process", "ReplicaLimits"]
 
@@ -162,6 +161,9 @@ class Process:
 
     async def _launch(self, stack: contextlib.ExitStack) -> tuple[asyncio.subprocess.Process, int, Output]:
         """Start the process; what it leaves open here is closed with the stack."""
+        # Here, not at the top: help should be quick.
+        from slim_actors.state import SLOT_VARIABLE
+
         with contextlib.ExitStack() as theirs, contextlib.ExitStack() as on_error:
             receiving, sending = os.pipe()
             stack.callback(os.close, receiving)

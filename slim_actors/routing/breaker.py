@@ -7,14 +7,15 @@ import logging
 from collections.abc import Callable
 from statistics import median_low
 from types import TracebackType
+from typing import Protocol, TypeVar
 
 from attrs import define
 
 from slim_actors.backoff import Backoff
 from slim_actors.errors import CallCycle, DeliveryError, Stopped, Untrusted
-from slim_actors.routing.peer import Peer
+from slim_actors.names import Address
 
-__all__ = ["Breaker"]
+__all__ = ["Breaker", "Replica"]
 
 _logger = logging.getLogger("slim_actors.routing")
 
@@ -33,6 +34,26 @@ _PAUSE = Backoff(1.0, 30.0)
 _FORGOTTEN_AFTER = 30.0
 
 _SAYS_NOTHING = (CallCycle, Stopped, Untrusted)
+
+
+class Replica(Protocol):
+    """What is known of a replica that messages are tried with."""
+
+    uses: int
+
+    @property
+    def address(self) -> Address:
+        """Who it is."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing can be sent to it any more."""
+
+    def is_idempotent(self, wire_type: str) -> bool:
+        """Tell whether it may handle messages of this type twice."""
+
+
+R = TypeVar("R", bound=Replica)
 
 
 @define(eq=False)
@@ -70,10 +91,10 @@ class Breaker:
 
     def __init__(self, about: str) -> None:
         self._about = about
-        self._circuits: dict[Peer, _Circuit] = {}
-        self._open: dict[Peer, _Circuit] = {}
+        self._circuits: dict[Replica, _Circuit] = {}
+        self._open: dict[Replica, _Circuit] = {}
 
-    def fit(self, candidates: list[Peer]) -> list[Peer]:
+    def fit(self, candidates: list[R]) -> list[R]:
         """Give those among whom the next message has its choice: at least one, if there are any."""
         if not self._open:
             return candidates
@@ -89,16 +110,16 @@ class Breaker:
         least = min(self._open[peer].opened for peer in candidates)
         return [peer for peer in candidates if self._open[peer].opened == least]
 
-    def watching(self, peer: Peer, expires: float) -> _Watching:
+    def watching(self, peer: Replica, expires: float) -> _Watching:
         """Give what is to be held while a message with this deadline is tried with a replica."""
         return _Watching(self._record, peer, expires)
 
-    def forget(self, peer: Peer) -> None:
+    def forget(self, peer: Replica) -> None:
         """Take note that a replica is lost."""
         self._circuits.pop(peer, None)
         self._open.pop(peer, None)
 
-    def _record(self, peer: Peer, began: float, expires: float, error: BaseException | None) -> None:
+    def _record(self, peer: Replica, began: float, expires: float, error: BaseException | None) -> None:
         if peer.is_lost:
             return
         circuit = self._circuits.get(peer)
@@ -133,7 +154,7 @@ class Breaker:
                 # As if it had had two messages: so the others have their turns first.
                 peer.uses += 1
 
-    def _probed(self, peer: Peer, circuit: _Circuit, *, is_bad: bool) -> None:
+    def _probed(self, peer: Replica, circuit: _Circuit, *, is_bad: bool) -> None:
         if is_bad and self._others_failing(peer) < _NONE_ABOVE:
             if circuit.is_probed:
                 self._open_for_a_while(circuit)
@@ -146,7 +167,7 @@ class Breaker:
         peer.uses = max(peer.uses, min(others, default=0))
         _logger.info("%s gets %s again.", peer.address, self._about)
 
-    def _trip(self, peer: Peer, circuit: _Circuit, why: str) -> None:
+    def _trip(self, peer: Replica, circuit: _Circuit, why: str) -> None:
         if asyncio.get_running_loop().time() - circuit.closed_at > _FORGOTTEN_AFTER:
             circuit.opened = 0
         self._open[peer] = circuit
@@ -168,7 +189,7 @@ class Breaker:
         circuit.is_probed = False
         return pause
 
-    def _usual(self, peer: Peer) -> float:
+    def _usual(self, peer: Replica) -> float:
         """Give how long the others take; for ever if nobody knows."""
         others = [
             circuit.seconds
@@ -177,7 +198,7 @@ class Breaker:
         ]
         return median_low(others) if others else float("inf")
 
-    def _others_failing(self, peer: Peer) -> float:
+    def _others_failing(self, peer: Replica) -> float:
         """Give the failure rate of the others; with nobody to compare with, a replica is as good as any."""
         others = [circuit.failing for other, circuit in self._circuits.items() if other is not peer]
         return median_low(others) if others else 1.0
@@ -189,7 +210,10 @@ class _Watching:
     __slots__ = ("_began", "_expires", "_peer", "_record")
 
     def __init__(
-        self, record: Callable[[Peer, float, float, BaseException | None], None], peer: Peer, expires: float
+        self,
+        record: Callable[[Replica, float, float, BaseException | None], None],
+        peer: Replica,
+        expires: float,
     ) -> None:
         self._record = record
         self._peer = peer

@@ -1,17 +1,25 @@
-"""A message as it is sent."""
+"""A message as it is sent, and what is known of it until it has its outcome."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable
+import asyncio
+from collections.abc import AsyncIterable, Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from slim_actors import wire
+from slim_actors.call import Call
+from slim_actors.errors import Busy, CallCycle, DeliveryError, Expired, PeerLost, Stopped, Untrusted
 from slim_actors.messages import Body
-from slim_actors.streams import FIRST_ITEMS
+from slim_actors.middleware import NOBODY
+from slim_actors.routing.breaker import Breaker, Replica
+from slim_actors.streams import FIRST_ITEMS, Inlet, Outlet
 
-__all__ = ["Outgoing"]
+__all__ = ["Late", "Outgoing", "Pending", "Trials", "too_late"]
+
+_MOST_LOSSES = 3
 
 
 @frozen(eq=False)
@@ -45,3 +53,109 @@ class Outgoing:
         if self.kind is wire.Ask:
             return wire.Ask(self.id, self.type, self.body, ttl, context, follows)
         return wire.Stream(self.id, self.type, self.body, ttl, context, follows, FIRST_ITEMS)
+
+
+class Late(Exception):
+    """The deadline has passed; why is for the router to say."""
+
+
+@define(eq=False)
+class Pending:
+    """A message that is under way to one replica."""
+
+    message: Outgoing
+    outcome: asyncio.Future[Any]
+    """The reply, the acceptance, or, of a stream, that its first item came or that it ended."""
+    inlet: Inlet | None = None
+    outlet: Outlet | None = None
+    pump: asyncio.Task[None] | None = None
+    size: int = 0
+    is_late: bool = False
+    """Whether its deadline passed first."""
+
+    @property
+    def has_flows(self) -> bool:
+        """Whether items come or go with it."""
+        return self.inlet is not None or self.outlet is not None
+
+    def end(self, result: Any = None, error: Exception | None = None) -> None:
+        """Set the outcome, if there is none yet."""
+        if error is not None and self.inlet is not None:
+            self.inlet.fail(error)
+        if self.outcome.done():
+            return
+        if error is not None:
+            self.outcome.set_exception(error)
+        else:
+            self.outcome.set_result(result)
+
+    async def send_items(self, send: Callable[[wire.Frame], object]) -> None:
+        """Send the items that follow the message, as the agent makes room for them."""
+        assert self.outlet is not None, "what items follow has an outlet"
+        assert self.message.items is not None, "and the items"
+        iterator = aiter(self.message.items)
+        try:
+            async for item in iterator:
+                await self.outlet.put(item)
+            send(wire.End(self.message.id, self.outlet.count))
+        except Exception as error:  # noqa: BLE001 (the user's own iterator: its error is the caller's)
+            send(wire.Cancel(self.message.id))
+            self.end(error=error)
+        finally:
+            close = getattr(iterator, "aclose", None)
+            if close is not None:
+                await close()
+
+
+class Trials:
+    """What became of an Anycast message so far, at one replica after the other.
+
+    Args:
+        message: The message.
+        breaker: Told how each replica did; None if there is no choice of replicas.
+    """
+
+    def __init__(self, message: Outgoing, breaker: Breaker | None) -> None:
+        self.message = message
+        self._breaker = breaker
+        self._losses = 0
+        self.refused: dict[str, DeliveryError] = {}
+        """The instances that did not start it, and what they said."""
+
+    def watching(self, peer: Replica) -> AbstractContextManager[object]:
+        """Give what is to be held while it is tried with a replica."""
+        return NOBODY if self._breaker is None else self._breaker.watching(peer, self.message.expires)
+
+    def failed(self, peer: Replica, error: DeliveryError) -> None:
+        """Take note of an error; it is raised again unless another replica may be tried."""
+        if isinstance(error, Busy | CallCycle | Stopped | Untrusted):
+            self.refused[peer.address.instance] = error
+            return
+        if not isinstance(error, PeerLost):
+            raise error
+        if not error.may_have_run:
+            return
+        self._losses += 1
+        message = self.message
+        # A message that takes its replica down with it must not go through all of them.
+        if self._losses > _MOST_LOSSES or message.items is not None or not peer.is_idempotent(message.type):
+            raise error
+
+
+def too_late(call: Call[Any] | None, *, is_available: bool) -> Expired:
+    """Make the error that the deadline has passed: it says what is known of who had the message."""
+    if not is_available:
+        return Expired("The deadline passed while the SLIM node was away.")
+    if call is None or call.peer is None:
+        return Expired("The deadline passed before the outcome was known.")
+    if not call.was_greeted:
+        return Expired(
+            f"{call.peer} has not said hello: it is busy, or no agent of slim-actors. If it speaks plain "
+            f"bytes, ask Unicast({call.peer.name!r}, wire='bytes')."
+        )
+    # So a slow agent is told from a silent one, as far as anybody can know so soon.
+    silence = asyncio.get_running_loop().time() - call.last_heard
+    return Expired(
+        f"The deadline passed before the outcome was known (the last sign of life of {call.peer} came "
+        f"{silence:.3g} s before)."
+    )

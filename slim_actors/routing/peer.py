@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, Callable
+from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from slim_actors import wire
+from slim_actors.batches import Problem
+from slim_actors.deadlines import Deadlines
 from slim_actors.errors import (
     Busy,
     DeliveryError,
@@ -15,14 +18,14 @@ from slim_actors.errors import (
     MalformedMessage,
     PeerLost,
     Stopped,
-    TooLarge,
     from_wire,
 )
-from slim_actors.link import Link, Pulse
+from slim_actors.limits import Limits
+from slim_actors.link import Link
 from slim_actors.messages import same_type
 from slim_actors.names import Address
-from slim_actors.routing.outgoing import Outgoing
-from slim_actors.routing.pending import Pending
+from slim_actors.pulse import Pulse
+from slim_actors.routing.outgoing import Late, Outgoing, Pending
 from slim_actors.streams import Inlet, Outlet
 from slim_actors.transport.base import Payload, Session
 
@@ -41,9 +44,12 @@ class Peer:
     Args:
         session: A session to it.
         pulse: Who watches whether it is alive.
+        limits: How much its answers may bring.
     """
 
-    def __init__(self, session: Session, pulse: Pulse) -> None:
+    def __init__(self, session: Session, pulse: Pulse, limits: Limits) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._deadlines = Deadlines(self._expire)
         self._pending: dict[int, Pending] = {}
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._most_bytes = _FIRST_BYTES
@@ -63,7 +69,7 @@ class Peer:
         """Whether the replica said that it is stopping."""
         # Without encryption only what it says proves who answers: so nothing is sent before its hello.
         self._window = _FIRST_WINDOW if session.mls else 0
-        self._link = Link(session, self, pulse)
+        self._link = Link(session, self, pulse, limits)
 
     @property
     def address(self) -> Address:
@@ -102,11 +108,11 @@ class Peer:
         Raises:
             DeliveryError: The outcome is not a reply.
         """
-        pending = await self._begin(message)
+        pending = self._begin_now(message) or await self._begin(message)
         try:
             return await pending.outcome
         finally:
-            await self._finish(pending)
+            await self._finish(pending) if pending.pump is not None else self._end_of(pending)
 
     async def stream(self, message: Outgoing) -> Inlet:
         """Send a message that wants a stream; give the replies once the first has come, or their end.
@@ -153,6 +159,7 @@ class Peer:
         self._sent_again_at = now
         for pending in list(self._pending.values()):
             if not pending.has_flows and not pending.outcome.done():
+                self._link.forget(pending.message.id)
                 self._link.send(pending.message.frame(now))
 
     async def close(self) -> None:
@@ -165,12 +172,13 @@ class Peer:
         if take is not None:
             take(self, frame)
 
-    def problem(self, problem: wire.Problem) -> None:
+    def problem(self, problem: Problem) -> None:
         """See `LinkOwner.problem`."""
-        kind = TooLarge if problem.code == TooLarge.code else MalformedMessage
-        error = kind(f"The answer of {self.address} cannot be taken: {problem.reason}")
-        error.may_have_run = True
-        self._end(problem.id, error=error)
+        text = f"The answer of {self.address} cannot be taken: {problem.reason}"
+        self._end(problem.id, error=from_wire(problem.code, text, {"may_have_run": True}))
+        if problem.id:
+            # Whatever else belongs to it need not be sent.
+            self._link.send(wire.Cancel(problem.id))
 
     def plain(self, payload: Payload) -> None:
         """See `LinkOwner.plain`."""
@@ -181,6 +189,7 @@ class Peer:
 
     def closed(self) -> None:
         """See `LinkOwner.closed`."""
+        self._deadlines.close()
         for pending in list(self._pending.values()):
             pending.end(error=self.lost(may_have_run=True))
         self._admit()
@@ -189,17 +198,18 @@ class Peer:
         """See `Link.lost`."""
         return self._link.lost(may_have_run=may_have_run)
 
+    def _begin_now(self, message: Outgoing) -> Pending | None:
+        """Send a message at once, as most can be; None if it has to wait, or brings items along."""
+        if self._waiting or self._reserved or message.items is not None or self.is_lost or self._room <= 0:
+            return None
+        return self._send(message)
+
     async def _begin(self, message: Outgoing) -> Pending:
         await self._credit()
-        loop = asyncio.get_running_loop()
         try:
             if self.is_lost:
                 raise self.lost(may_have_run=False)
-            size = len(self._link.send(message.frame(loop.time())))
-            pending = self._pending[message.id] = Pending(message, loop.create_future(), size=size)
-            self._bytes += size
-            self._largest = max(self._largest, size)
-            self._sent += 1
+            pending = self._send(message)
         finally:
             self._reserved -= 1
             self._admit()
@@ -209,37 +219,46 @@ class Peer:
             )
         if message.items is not None:
             pending.outlet = Outlet(lambda number, value: self._send_item(message.id, number, value))
-            pending.pump = asyncio.create_task(self._pump(pending, message.items))
+            pending.pump = asyncio.create_task(pending.send_items(self._link.send))
         return pending
 
+    def _send(self, message: Outgoing) -> Pending:
+        size = len(self._link.send(message.frame(self._loop.time())))
+        pending = self._pending[message.id] = Pending(message, self._loop.create_future(), size=size)
+        self._bytes += size
+        self._largest = max(self._largest, size)
+        self._sent += 1
+        self._deadlines.watch(message.expires)
+        return pending
+
+    def _expire(self, now: float) -> float:
+        """Fail what has no outcome at its deadline; give the next deadline."""
+        waiting = [pending for pending in self._pending.values() if not pending.outcome.done()]
+        for pending in waiting:
+            if pending.message.expires <= now:
+                pending.is_late = True
+                pending.end(error=Late())
+        return min((one.message.expires for one in waiting if not one.is_late), default=inf)
+
     async def _finish(self, pending: Pending) -> None:
-        if self._pending.pop(pending.message.id, None) is not None:
-            self._bytes -= pending.size
-        self._admit()
-        self._leave_if_done()
-        # Whoever waits for the outcome and is cancelled cancels the future with it.
-        unfinished = pending.inlet is not None and not pending.inlet.is_over
-        if pending.outcome.cancelled() or not pending.outcome.done() or unfinished:
-            self._link.send(wire.Cancel(pending.message.id))
+        self._end_of(pending)
         if pending.pump is not None and not pending.pump.done():
             pending.pump.cancel()
             await asyncio.wait([pending.pump])
 
-    async def _pump(self, pending: Pending, items: AsyncIterable[Any]) -> None:
-        """Send the items that follow a message, as the agent makes room for them."""
-        assert pending.outlet is not None, "what is pumped has an outlet"
-        iterator = aiter(items)
-        try:
-            async for item in iterator:
-                await pending.outlet.put(item)
-            self._link.send(wire.End(pending.message.id, pending.outlet.count))
-        except Exception as error:  # noqa: BLE001 (the user's own iterator: its error is the caller's)
+    def _end_of(self, pending: Pending) -> None:
+        if self._pending.pop(pending.message.id, None) is not None:
+            self._bytes -= pending.size
+        self._link.forget(pending.message.id)
+        if self._waiting:
+            self._admit()
+        if self.is_leaving:
+            self._leave_if_done()
+        # Whoever waits for the outcome and is cancelled cancels the future with it.
+        outcome = pending.outcome
+        unfinished = pending.inlet is not None and not pending.inlet.is_over
+        if pending.is_late or outcome.cancelled() or not outcome.done() or unfinished:
             self._link.send(wire.Cancel(pending.message.id))
-            pending.end(error=error)
-        finally:
-            close = getattr(iterator, "aclose", None)
-            if close is not None:
-                await close()
 
     @property
     def _room(self) -> int:
@@ -321,6 +340,7 @@ class Peer:
         self.was_greeted = True
         self._window = max(1, frame.window)
         self._most_bytes = max(1, frame.most_bytes)
+        self._link.max_payload = frame.most_payload
         if not self._sent and not self._waiting:
             # So that the agent hears something that makes sense, however late the first message comes.
             self._link.send(wire.Ping())

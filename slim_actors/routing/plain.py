@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 
 from slim_actors import wire
+from slim_actors.batches import Problem
 from slim_actors.errors import DeliveryError, MalformedMessage
-from slim_actors.link import Link, Pulse
+from slim_actors.link import Link
 from slim_actors.names import Address
+from slim_actors.pulse import Pulse
 from slim_actors.routing.outgoing import Outgoing
 from slim_actors.streams import Inlet
 from slim_actors.transport.base import Payload, Session
@@ -91,7 +93,7 @@ class PlainPeer:
     def frame(self, frame: wire.Frame) -> None:
         """See `LinkOwner.frame`: such a peer sends none."""
 
-    def problem(self, problem: wire.Problem) -> None:
+    def problem(self, problem: Problem) -> None:
         """See `LinkOwner.problem`: such a peer sends none."""
 
     def plain(self, payload: Payload) -> None:

@@ -73,11 +73,18 @@ class Pool:
             breaker = self._breakers[wire_type] = Breaker(f"{wire_type} messages")
         return breaker
 
-    async def acquire(self, breaker: Breaker, avoid: Collection[str] = ()) -> Peer:
+    def at_hand(self, wire_type: str) -> Peer | None:
+        """Choose the replica for the next message if the pool is complete; see `acquire`."""
+        if not self._complete or not self._usable:
+            return None
+        self._explore_sometimes()
+        return self._take(wire_type, ())
+
+    async def acquire(self, wire_type: str, avoid: Collection[str] = ()) -> Peer:
         """Choose the replica for the next message, after one session set-up at the most while nobody leaves.
 
         Args:
-            breaker: That of the message's type.
+            wire_type: The type of the message.
             avoid: Instances that will not do.
 
         Raises:
@@ -88,10 +95,7 @@ class Pool:
             await self._meet()
         if self._all_left:
             await self._look_round()
-        peer = self._choose(breaker, avoid)
-        peer.uses += 1
-        peer.last_used = next(self._turns)
-        return peer
+        return self._take(wire_type, avoid)
 
     async def _meet(self) -> None:
         """Get to know the replicas, by a set-up at the most; the first must succeed."""
@@ -117,11 +121,18 @@ class Pool:
             await asyncio.wait(tasks)
         await asyncio.gather(*(peer.close() for peer in self._peers.values()))
 
-    def _choose(self, breaker: Breaker, avoid: Collection[str]) -> Peer:
+    def _take(self, wire_type: str, avoid: Collection[str]) -> Peer:
+        peer = self._choose(wire_type, avoid)
+        peer.uses += 1
+        peer.last_used = next(self._turns)
+        return peer
+
+    def _choose(self, wire_type: str, avoid: Collection[str]) -> Peer:
         candidates = [peer for peer in self._usable if peer.address.instance not in avoid]
         if not candidates:
             raise NothingLeft
-        return min(breaker.fit(candidates), key=lambda peer: (peer.outstanding, peer.uses, peer.last_used))
+        fit = self.breaker(wire_type).fit(candidates)
+        return min(fit, key=lambda peer: (peer.outstanding, peer.uses, peer.last_used))
 
     def _drop_lost(self) -> None:
         lost = [instance for instance, peer in self._peers.items() if peer.is_lost]

@@ -13,24 +13,20 @@ from msgspec import Raw
 from slim_actors import wire
 from slim_actors.call import Call
 from slim_actors.errors import (
-    Busy,
     CallCycle,
     DeliveryError,
-    Expired,
     MalformedMessage,
     NodeUnreachable,
     NoRoute,
-    PeerLost,
-    Stopped,
-    Untrusted,
 )
-from slim_actors.link import Pulse
+from slim_actors.limits import Limits
 from slim_actors.mailbox import Envelope
 from slim_actors.messages import RAW, body_of, reply_body
 from slim_actors.middleware import NOBODY, Hooks, Sending, Verb
 from slim_actors.names import Address
+from slim_actors.pulse import Pulse
 from slim_actors.routes import Anycast, Route, Unicast
-from slim_actors.routing.outgoing import Outgoing
+from slim_actors.routing.outgoing import Late, Outgoing, Trials, too_late
 from slim_actors.routing.peer import Peer
 from slim_actors.routing.pin import AnyPeer, Pin
 from slim_actors.routing.plain import PlainPeer
@@ -41,7 +37,6 @@ from slim_actors.transport.base import Port, SessionOptions, Transport
 
 __all__ = ["Router"]
 
-_MOST_LOSSES = 3
 _MOST_PINS = 256
 
 _VERBS: dict[type[wire.Incoming], Verb] = {wire.Ask: "ask", wire.Tell: "tell", wire.Stream: "stream"}
@@ -59,13 +54,15 @@ class Router:
         port: Where the messages come from.
         pulse: Who watches whether peers are alive.
         hooks: Told what is sent.
+        limits: How much the answers may bring.
     """
 
-    def __init__(self, transport: Transport, port: Port, pulse: Pulse, hooks: Hooks) -> None:
+    def __init__(self, transport: Transport, port: Port, pulse: Pulse, hooks: Hooks, limits: Limits) -> None:
         self._transport = transport
         self._port = port
         self._pulse = pulse
         self._hooks = hooks
+        self._limits = limits
         self._ids = itertools.count(1)
         self._pools: dict[Anycast, Pool] = {}
         self._pins: dict[Unicast, Pin] = {}
@@ -216,8 +213,37 @@ class Router:
         return self._hooks.around(self._hooks.sending, sending)
 
     async def _deliver(self, call: Call[Any], route: Route | Pin, message: Outgoing) -> Any:
-        work = self._routed(call, route, message, lambda peer: peer.deliver(message))
-        return await self._within(message.expires, work, call)
+        async def attempt(peer: AnyPeer) -> Any:
+            return await peer.deliver(message)
+
+        trials = self._trials(route, message)
+        peer = self._at_hand(route, message.type) if message.items is None else None
+        if peer is not None:
+            # Nothing need be waited for but the outcome, and the peer keeps the deadline for that.
+            try:
+                with trials.watching(peer):
+                    return await self._attempt(call, peer, attempt)
+            except DeliveryError as error:
+                if not isinstance(route, Anycast):
+                    self._forget_if_lost(route)
+                    raise
+                trials.failed(peer, error)
+        return await self._within(message.expires, self._routed(call, route, message, attempt, trials), call)
+
+    def _trials(self, route: Route | Pin, message: Outgoing) -> Trials:
+        return Trials(
+            message, self._pool(route).breaker(message.type) if isinstance(route, Anycast) else None
+        )
+
+    def _at_hand(self, route: Route | Pin, wire_type: str) -> Peer | None:
+        """Give the peer for a message, if that is known without waiting for anything."""
+        if not self._transport.is_available:
+            return None
+        if isinstance(route, Anycast):
+            return self._pool(route).at_hand(wire_type)
+        pin = self._pins.get(route) if isinstance(route, Unicast) else route
+        peer = None if pin is None else pin.peer
+        return peer if isinstance(peer, Peer) and not peer.is_lost else None
 
     async def _items(
         self, call: Call[Any], route: Route | Pin, message: Outgoing, patience: float
@@ -229,7 +255,9 @@ class Router:
             peers.append(peer)
             return inlet
 
-        inlet: Inlet = await self._within(message.expires, self._routed(call, route, message, begin), call)
+        inlet: Inlet = await self._within(
+            message.expires, self._routed(call, route, message, begin, self._trials(route, message)), call
+        )
         try:
             while True:
                 try:
@@ -240,9 +268,11 @@ class Router:
         finally:
             await peers[0].finish(message)
 
-    async def _routed(self, call: Call[Any], route: Route | Pin, message: Outgoing, attempt: Attempt) -> Any:
+    async def _routed(
+        self, call: Call[Any], route: Route | Pin, message: Outgoing, attempt: Attempt, trials: Trials
+    ) -> Any:
         if isinstance(route, Anycast):
-            return await self._anycast(call, self._pool(route), message, attempt)
+            return await self._anycast(call, self._pool(route), attempt, trials)
         if isinstance(route, Unicast):
             return await self._unicast(call, route, attempt)
         return await self._pinned(call, route, attempt)
@@ -254,43 +284,25 @@ class Router:
         except TimeoutError:
             if not deadline.expired():
                 raise
-        if not self._transport.is_available:
-            raise Expired("The deadline passed while the SLIM node was away.")
-        if call is not None and call.peer is not None and not call.was_greeted:
-            raise Expired(
-                f"{call.peer} has not said hello: it is busy, or no agent of slim-actors. If it speaks plain "
-                f"bytes, ask Unicast({call.peer.name!r}, wire='bytes')."
-            )
-        raise Expired(f"The deadline passed before the outcome was known{_state(call)}.")
+        raise too_late(call, is_available=self._transport.is_available)
 
-    async def _anycast(self, call: Call[Any], pool: Pool, message: Outgoing, attempt: Attempt) -> Any:
-        refused: dict[str, DeliveryError] = {}
-        losses = 0
-        breaker = pool.breaker(message.type)
+    async def _anycast(self, call: Call[Any], pool: Pool, attempt: Attempt, trials: Trials) -> Any:
         while True:
             try:
-                peer: Peer = await self._when_there(lambda: pool.acquire(breaker, refused))
+                peer: Peer = await self._when_there(lambda: pool.acquire(trials.message.type, trials.refused))
             except (NothingLeft, NoRoute) as error:
                 # Whoever there was refused; the last word counts.
-                last = next(reversed(refused.values()), None)
+                last = next(reversed(trials.refused.values()), None)
                 if last is not None:
                     raise last from None
                 if isinstance(error, NoRoute):
                     raise
                 raise NoRoute(f"Nobody takes messages for {pool.name} now.") from None
             try:
-                with breaker.watching(peer, message.expires):
+                with trials.watching(peer):
                     return await self._attempt(call, peer, attempt)
-            except (Busy, CallCycle, Stopped, Untrusted) as error:
-                # It was not started there.
-                refused[peer.address.instance] = error
-            except PeerLost as error:
-                if not error.may_have_run:
-                    continue
-                losses += 1
-                # A message that takes its replica down with it must not go through all of them.
-                if losses > _MOST_LOSSES or message.items is not None or not peer.is_idempotent(message.type):
-                    raise
+            except DeliveryError as error:
+                trials.failed(peer, error)
 
     async def _unicast(self, call: Call[Any], route: Unicast, attempt: Attempt) -> Any:
         pin = self._pins.get(route)
@@ -300,10 +312,16 @@ class Router:
         try:
             return await self._pinned(call, pin, attempt)
         except DeliveryError:
-            # Now that the loss has been said, the route may choose afresh.
-            if self._pins.get(route) is pin and (pin.peer is None or pin.peer.is_lost):
-                del self._pins[route]
+            if self._pins.get(route) is pin:
+                self._forget_if_lost(route)
             raise
+
+    def _forget_if_lost(self, route: Route | Pin) -> None:
+        """Let a route choose afresh, now that the loss of its replica has been said."""
+        if isinstance(route, Unicast):
+            pin = self._pins.get(route)
+            if pin is not None and (pin.peer is None or pin.peer.is_lost):
+                del self._pins[route]
 
     async def _pinned(self, call: Call[Any], pin: Pin, attempt: Attempt) -> Any:
         peer = await self._when_there(pin.acquire)
@@ -313,11 +331,11 @@ class Router:
         call.peer = peer.address
         try:
             return await attempt(peer)
+        except Late:
+            _note(call, peer)
+            raise too_late(call, is_available=self._transport.is_available) from None
         finally:
-            # Whose identity it has is known when it has spoken.
-            call.peer = peer.address
-            call.was_greeted = peer.was_greeted
-            call.last_heard = peer.last_heard
+            _note(call, peer)
 
     async def _when_there(self, acquire: Callable[[], Awaitable[Any]]) -> Any:
         """Acquire a peer; while the node is away, wait for it to come back and try again."""
@@ -333,7 +351,7 @@ class Router:
             options = SessionOptions(route.mls, route.max_retries, route.timeout)
 
             async def find() -> Peer:
-                return Peer(await self._port.connect(Address(route.name), options), self._pulse)
+                return Peer(await self._port.connect(Address(route.name), options), self._pulse, self._limits)
 
             pool = self._pools[route] = Pool(route.name, find)
         return pool
@@ -356,7 +374,7 @@ class Router:
 
         async def find() -> AnyPeer:
             session = await self._port.connect(target, options)
-            return Peer(session, self._pulse) if framed else PlainPeer(session, self._pulse)
+            return Peer(session, self._pulse, self._limits) if framed else PlainPeer(session, self._pulse)
 
         return Pin(route, find)
 
@@ -369,12 +387,9 @@ class Router:
                 pin.peer.resend()
 
 
-def _state(call: Call[Any] | None) -> str:
-    """Say whether who had the message is slow or silent, as far as anybody can know so soon."""
-    if call is None or call.peer is None:
-        return ""
-    silence = asyncio.get_running_loop().time() - call.last_heard
-    return f" (the last sign of life of {call.peer} came {silence:.3g} s before)"
+def _note(call: Call[Any], peer: AnyPeer) -> None:
+    # Whose identity it has is known when it has spoken.
+    call.peer, call.was_greeted, call.last_heard = peer.address, peer.was_greeted, peer.last_heard
 
 
 def _for_tell(context: dict[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Callable
 
 from slim_actors import wire
+from slim_actors.batches import Problem
 from slim_actors.errors import DeliveryError, from_wire
-from slim_actors.link import Link, Pulse
+from slim_actors.link import Link
 from slim_actors.names import Address
+from slim_actors.pulse import Pulse
 from slim_actors.transport.base import Payload, Session
 
 __all__ = ["Watch"]
@@ -68,7 +70,7 @@ class Watch:
             self._over("it is stopping")
             self._link.end("it is stopping")
 
-    def problem(self, problem: wire.Problem) -> None:
+    def problem(self, problem: Problem) -> None:
         """See `LinkOwner.problem`."""
 
     def plain(self, payload: Payload) -> None:

@@ -7,6 +7,7 @@ in use after it is closed, in either of their two generated modules.)
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 from collections.abc import Sequence
 from functools import cache
@@ -22,6 +23,8 @@ __all__ = ["copies_in_blocks", "initialise", "innermost", "new_service", "no_del
 
 no_delay = NoDelay()
 """For every socket of this process, whoever opened it."""
+
+_logger = logging.getLogger("slim_actors.transport")
 
 _services = itertools.count()
 
@@ -42,7 +45,8 @@ def initialise(filters: Sequence[str] = ("off",)) -> None:
     # "error" is the quietest level that the bindings accept; the filter is what silences them.
     quiet = slim.new_tracing_config_with("error", False, False, list(filters))  # noqa: FBT003
     slim.initialize_with_configs(slim.new_runtime_config(), quiet, [slim.new_service_config()])
-    copies_in_blocks()
+    if not copies_in_blocks():
+        _logger.debug("These slim-bindings are of another shape than is known: payloads are copied slowly.")
 
 
 @cache

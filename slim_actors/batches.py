@@ -1,0 +1,160 @@
+"""Batches as they come in: read frame by frame, and what cannot be read is reported, never raised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from msgspec import Raw, Struct, structs
+
+from slim_actors import wire
+from slim_actors.errors import MalformedMessage, TooLarge
+from slim_actors.limits import Limits, body_room, too_large
+from slim_actors.shape import Misshapen, check_shape, has_few_containers
+
+__all__ = ["Batch", "Problem", "decode_batch", "decode_joined"]
+
+_MOST_PROBLEMS = 16
+_MANY_CONTAINERS = 50_000
+"""From here on a payload is looked at frame by frame before anything of it is built."""
+_FRAME_DEPTH = 2
+"""The lists and maps in which a body or a context stands."""
+_LIMITS = Limits()
+
+_batch_decoder = msgspec.msgpack.Decoder(list[wire.Frame])
+_frame_decoder = msgspec.msgpack.Decoder(wire.Frame)
+_raws_decoder = msgspec.msgpack.Decoder(list[Raw])
+_int_decoder = msgspec.msgpack.Decoder(int)
+
+_ONE_PART = b"\x91\x95\x0f"
+"""How a payload with nothing but a part begins: whatever is in it, no list or map is built of it."""
+_KNOWN_TAGS = range(1, 16)
+_UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+
+
+class Problem(Struct, frozen=True):
+    """A frame that cannot be taken: its id (0 where even that is unreadable), and why, in a sentence."""
+
+    id: int
+    reason: str
+    code: str = MalformedMessage.code
+
+
+class _Head(Struct, array_like=True):
+    """The beginning of any frame."""
+
+    tag: Raw
+    id: Raw = Raw(b"\xc0")
+
+
+class Batch(Struct, frozen=True):
+    """What a payload held: the frames that could be read, and what was wrong with the others."""
+
+    frames: Sequence[wire.Frame]
+    problems: Sequence[Problem] = ()
+
+
+_head_decoder = msgspec.msgpack.Decoder(_Head)
+
+
+def decode_batch(payload: bytes, limits: Limits = _LIMITS) -> Batch:
+    """Read a payload. Never raises: what cannot be read, or is over a limit, is reported beside what can.
+
+    A frame with an unknown tag is left out in silence, so that a later version may add frames.
+    """
+    # In this order: each look costs more than the one before, and none more than what it keeps away.
+    if len(payload) > limits.max_batch:
+        return _too_large(f"The payload has {len(payload)} bytes; one may have {limits.max_batch}.")
+    count = wire.count_of(payload)
+    if count > limits.max_frames:
+        return _too_large(f"The payload claims {count} frames; one may have {limits.max_frames}.")
+    many = len(payload) > _MANY_CONTAINERS and not payload.startswith(_ONE_PART)
+    if many and not has_few_containers(payload, _MANY_CONTAINERS):
+        batch = _salvage(payload, "it is no list of frames", limits)
+    else:
+        try:
+            batch = Batch(_batch_decoder.decode(payload))
+        except _UNREADABLE as error:
+            batch = _salvage(payload, str(error), limits)
+    if len(payload) <= min(limits.max_payload, limits.max_depth):
+        return batch
+    return _within(batch, limits)
+
+
+def decode_joined(payload: bytearray, message_id: int, limits: Limits) -> Batch:
+    """Read a payload of one frame that came in parts."""
+    batch = _within(_salvage(payload, "what came in parts is no frame", limits), limits)
+    # No more than this message was in it, so no more than this message ends.
+    return Batch(batch.frames, [structs.replace(problem, id=message_id) for problem in batch.problems])
+
+
+def _within(batch: Batch, limits: Limits) -> Batch:
+    problems = [problem for frame in batch.frames if (problem := _excess(frame, limits))]
+    if not problems:
+        return batch
+    refused = {problem.id for problem in problems}
+    frames = [frame for frame in batch.frames if getattr(frame, "id", 0) not in refused]
+    return Batch(frames, [*batch.problems, *problems])
+
+
+def _too_large(reason: str) -> Batch:
+    return Batch((), (Problem(0, reason, TooLarge.code),))
+
+
+def _excess(frame: wire.Frame, limits: Limits) -> Problem | None:
+    """Tell what is too much about the body of a frame."""
+    body: Raw | None = getattr(frame, "body", None)
+    if body is None:
+        return None
+    message_id: int = getattr(frame, "id", 0)
+    if len(body) > body_room(limits.max_payload):
+        return Problem(message_id, too_large(len(body), limits.max_payload), TooLarge.code)
+    if len(body) > limits.max_depth:
+        try:
+            check_shape(memoryview(body), limits.max_depth)
+        except Misshapen as error:
+            return Problem(message_id, f"The message cannot be read: {error}.")
+    return None
+
+
+def _salvage(payload: bytes | bytearray, reason: str, limits: Limits) -> Batch:
+    try:
+        raws = _raws_decoder.decode(payload)
+    except _UNREADABLE:
+        return Batch((), (_unreadable(0, reason),))
+    frames: list[wire.Frame] = []
+    problems: list[Problem] = []
+    for raw in raws:
+        try:
+            check_shape(memoryview(raw), limits.max_depth + _FRAME_DEPTH)
+            frames.append(_frame_decoder.decode(raw))
+        except Misshapen as error:
+            problems.append(_unreadable(_id_of(raw), str(error)))
+        except _UNREADABLE as error:
+            problems.extend(_describe(raw, str(error)))
+        if len(problems) >= _MOST_PROBLEMS:
+            # An answer to each would make more of the garbage than there was.
+            problems.append(_unreadable(0, "too much of the payload cannot be read"))
+            break
+    return Batch(frames, problems)
+
+
+def _describe(raw: Raw, reason: str) -> Iterable[Problem]:
+    try:
+        tag = _int_decoder.decode(_head_decoder.decode(raw).tag)
+    except _UNREADABLE:
+        return [_unreadable(_id_of(raw), reason)]
+    return [_unreadable(_id_of(raw), reason)] if tag in _KNOWN_TAGS else []
+
+
+def _id_of(raw: Raw) -> int:
+    """Give the id of a frame that cannot be read, or 0 where it has none."""
+    try:
+        found = _int_decoder.decode(_head_decoder.decode(raw).id)
+    except _UNREADABLE:
+        return 0
+    return found if 0 <= found < 2**63 else 0
+
+
+def _unreadable(message_id: int, reason: str) -> Problem:
+    return Problem(message_id, f"A frame cannot be read: {reason}.")

@@ -1,0 +1,47 @@
+"""Deadlines: one timer for many of them.
+
+A timer for each message costs more than the rest of its bookkeeping. Most messages end long before their
+deadline, and those that come later have later ones, so one timer for the earliest is hardly ever set again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from math import inf
+
+__all__ = ["Deadlines"]
+
+
+class Deadlines:
+    """Calls back at the earliest of many deadlines, and not for those that have gone by then.
+
+    Args:
+        due: Called with the time when a deadline has passed: it ends what is due, and gives the next
+            deadline, infinite if there is none.
+    """
+
+    def __init__(self, due: Callable[[float], float]) -> None:
+        self._due = due
+        self._loop = asyncio.get_running_loop()
+        self._next = inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, deadline: float) -> None:
+        """Call back at this deadline, unless that happens earlier for another one."""
+        if deadline >= self._next:
+            return
+        self.close()
+        self._next = deadline
+        self._timer = self._loop.call_at(deadline, self._ring)
+
+    def close(self) -> None:
+        """Call back no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._next = inf
+
+    def _ring(self) -> None:
+        self._timer, self._next = None, inf
+        self.watch(self._due(self._loop.time()))
