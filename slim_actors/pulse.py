@@ -107,7 +107,7 @@ class Pulse:
         elif not await self._transport.check():
             await self._transport.available()
         else:
-            link.end(f"it gave no sign of life for {self._lost_after:.3g} s (killed, frozen or cut off)")
+            link.end(f"it gave no sign of life for {self._lost_after:.3g} s")
             # Is it the session or the peer? The others with it are asked at once.
             for other in list(self._links):
                 if other.peer.instance == link.peer.instance and other.last_heard <= began:
