@@ -27,13 +27,15 @@ class Call(Coroutine[Any, Any, R_co], Generic[R_co]):
             print(reply, "from", call.peer.instance)
     """
 
-    __slots__ = ("_coroutine", "peer", "was_greeted")
+    __slots__ = ("_coroutine", "last_heard", "peer", "was_greeted")
 
     def __init__(self) -> None:
         self.peer: Address | None = None
         """The instance that the message went to last; None until it went to one."""
         self.was_greeted = False
         """Whether that has said anything at all."""
+        self.last_heard = 0.0
+        """When that last gave a sign of life, on the clock of the event loop."""
         self._coroutine: Coroutine[Any, Any, R_co]
 
     def running(self, coroutine: Coroutine[Any, Any, R_co]) -> Self:

@@ -18,9 +18,10 @@ from slim_actors.errors import (
     to_wire,
 )
 from slim_actors.limits import Limits
-from slim_actors.link import Link, Pulse
+from slim_actors.link import Link
 from slim_actors.names import Address
 from slim_actors.outcomes import Outcomes
+from slim_actors.pulse import Pulse
 from slim_actors.throttle import Throttle
 from slim_actors.transport.base import Port, Session, SessionClosed, Transport
 
@@ -101,6 +102,7 @@ class Inbound:
                     pulse=self._pulse,
                     limits=self._admission.limits,
                     hold=visit.hold_part,
+                    is_caller=False,
                 )
                 self._conversations.add(Conversation(self, self._cell, visit, link))
 

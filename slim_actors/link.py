@@ -20,9 +20,10 @@ from slim_actors.errors import ConfigurationError, DeliveryError, PeerLost, TooL
 from slim_actors.limits import BATCH_BYTES, BATCH_FRAMES, Limits, body_room, too_large
 from slim_actors.names import Address
 from slim_actors.parts import Joiner, Splitter, no_account
-from slim_actors.transport.base import MAX_PAYLOAD, Payload, Session, SessionClosed, Transport
+from slim_actors.pulse import Pulse
+from slim_actors.transport.base import MAX_PAYLOAD, Payload, Session, SessionClosed
 
-__all__ = ["Link", "LinkOwner", "Pulse"]
+__all__ = ["Link", "LinkOwner"]
 
 _logger = logging.getLogger("slim_actors.link")
 
@@ -63,6 +64,7 @@ class Link:
         pulse: Who watches whether the peer is alive.
         limits: How much a payload, and a message, may bring.
         hold: Counts the bytes of parts in, or, below 0, out; says whether there is room for them.
+        is_caller: Whether this side opened the session, and so sees to it that both know the other lives.
     """
 
     def __init__(
@@ -72,11 +74,14 @@ class Link:
         pulse: Pulse,
         limits: Limits = _LIMITS,
         hold: Callable[[int], bool] = no_account,
+        *,
+        is_caller: bool = True,
     ) -> None:
         self._session = session
         self._owner = owner
         self._pulse = pulse
         self._limits = limits
+        self.is_caller = is_caller
         self._frames: deque[bytes] = deque()
         self._plain: deque[bytes] = deque()
         self._long = Splitter()
@@ -315,86 +320,3 @@ class Link:
             self._owner.frame(frame)
         for problem in batch.problems:
             self._owner.problem(problem)
-
-
-class Pulse:
-    """Notices peers that are gone without a word.
-
-    A peer that owes something and has been silent for a while gets a ping. SLIM acknowledges it from inside
-    the peer's process, whatever its Python is doing: so a busy agent stays, and a process that was killed,
-    frozen or cut off is lost.
-
-    Args:
-        transport: Asked whether it is the network itself that is away; then nobody is blamed.
-        lost_after: Seconds from the last sign of life to the loss.
-    """
-
-    def __init__(self, transport: Transport, lost_after: float) -> None:
-        self._transport = transport
-        self._tick = lost_after / 12
-        self._silence = lost_after / 4
-        self._patience = lost_after * 7 / 12
-        self._idle = lost_after * 5
-        self._lost_after = lost_after
-        self._links: dict[Link, asyncio.Task[None] | None] = {}
-        self._closing: set[asyncio.Task[None]] = set()
-        self._task: asyncio.Task[None] | None = None
-
-    def __len__(self) -> int:
-        """How many links are watched."""
-        return len(self._links)
-
-    def watch(self, link: Link) -> None:
-        """Watch a link from now on."""
-        self._links[link] = None
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="pulse")
-
-    def forget(self, link: Link) -> None:
-        """Watch a link no longer."""
-        probe = self._links.pop(link, None)
-        if probe is not None and probe is not asyncio.current_task():
-            probe.cancel()
-
-    def close_soon(self, session: Session) -> None:
-        """Close a session without waiting for it."""
-        task = asyncio.create_task(session.close())
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-
-    async def stop(self) -> None:
-        """Watch nothing any more."""
-        watching = [task for task in (self._task, *self._links.values()) if task is not None]
-        for task in watching:
-            task.cancel()
-        tasks = [*watching, *self._closing]
-        if tasks:
-            await asyncio.wait(tasks, timeout=_CLOSE_WITHIN)
-
-    async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(self._tick)
-            now = loop.time()
-            for link, probe in list(self._links.items()):
-                silence = now - link.last_heard
-                allowed = self._silence if link.busy else self._idle
-                if silence > allowed and (probe is None or probe.done()):
-                    self._links[link] = asyncio.create_task(self._probe(link))
-
-    async def probe(self, link: Link) -> None:
-        """Find out now whether a peer is gone; all who want to know wait for one answer."""
-        if link not in self._links:
-            return
-        probe = self._links[link]
-        if probe is None or probe.done():
-            probe = self._links[link] = asyncio.create_task(self._probe(link))
-        await asyncio.wait([probe])
-
-    async def _probe(self, link: Link) -> None:
-        if await link.alive(self._patience):
-            link.last_heard = asyncio.get_running_loop().time()
-        elif not await self._transport.check():
-            await self._transport.available()
-        else:
-            link.end(f"it gave no sign of life for {self._lost_after:.3g} s")

@@ -19,10 +19,10 @@ from slim_actors.inbound import Inbound
 from slim_actors.keeper import Keeper
 from slim_actors.life import Child, Life
 from slim_actors.limits import Limits
-from slim_actors.link import Pulse
 from slim_actors.middleware import Hooks, LogFailures, Middleware
 from slim_actors.names import Address, check_name
 from slim_actors.outbox import NO_STORE, Outbox
+from slim_actors.pulse import Pulse
 from slim_actors.recovery import Intensity, Recovery
 from slim_actors.ref import Ref
 from slim_actors.routes import Route
@@ -62,7 +62,7 @@ class Runtime(Verbs):
             ``SLIM_NODE_USER`` and ``SLIM_NODE_PASSWORD``, or ``SLIM_NODE_JWT``, or ``SLIM_NODE_OIDC`` say.
         insecure: Allow an endpoint on another machine without TLS.
         embed_node: Start a node in this process if nothing listens at the endpoint.
-        lost_after: Seconds without a sign of life after which a peer that owes something is lost.
+        lost_after: Seconds without a sign of life after which a peer is lost.
         middleware: Told what happens to messages, in this order.
         limits: What its agents take from their peers.
         enable_opentelemetry: Send traces and metrics to the OpenTelemetry collector that

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
-from attrs import Attribute, field, frozen
+from attrs import field, frozen
 
+from slim_actors.backoff import Backoff, number_from_0
 from slim_actors.errors import AgentFailed, ConfigurationError, DeliveryError
 from slim_actors.messages import Signal
 from slim_actors.names import Address
@@ -20,47 +20,6 @@ Verdict = Literal["resume", "restart", "stop", "escalate"]
 Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
 
 _GRAVITY: tuple[Verdict, ...] = get_args(Verdict)
-
-
-def _number(_: Any, attribute: Attribute[float], value: float) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value < float("inf"):
-        raise ConfigurationError(f"{attribute.name} is {value!r}, but must be a number from 0 up.")
-
-
-@frozen
-class Backoff:
-    """How long to wait before a restart: twice as long each time, up to a limit, and never quite the same.
-
-    An instance that kept well for `Restart.within` begins with the first pause again.
-
-    Attributes:
-        first: Seconds before the first restart.
-        most: Seconds that no pause is longer than, but for the jitter.
-        jitter: The share by which a pause is made longer or shorter at random, so that many that failed
-            together do not come back together.
-
-    Raises:
-        ConfigurationError: A value is out of range.
-
-    Example:
-        >>> [Backoff(first=0.5, most=3, jitter=0).pause(attempt) for attempt in range(4)]
-        [0.5, 1.0, 2.0, 3]
-    """
-
-    first: float = field(default=0.1, validator=_number)
-    most: float = field(default=5.0, validator=_number)
-    jitter: float = field(default=0.2, kw_only=True, validator=_number)
-
-    def __attrs_post_init__(self) -> None:
-        if self.jitter > 1:
-            raise ConfigurationError(f"jitter is {self.jitter!r}, but must be a share from 0 to 1.")
-
-    def pause(self, attempt: int) -> float:
-        """Give the seconds to wait before the restart after so many others."""
-        # Beyond this the power is no float any more, and any limit was reached long ago.
-        pause = min(self.most, self.first * 2.0 ** min(attempt, 60))
-        return pause * random.uniform(1 - self.jitter, 1 + self.jitter) if self.jitter else pause  # noqa: S311 (no secret)
 
 
 @frozen
@@ -106,7 +65,7 @@ class Restart:
 
     kind: Kind = "transient"
     limit: int = field(default=5, kw_only=True)
-    within: float = field(default=30.0, kw_only=True, validator=_number)
+    within: float = field(default=30.0, kw_only=True, validator=number_from_0)
     backoff: Backoff = field(factory=Backoff, kw_only=True)
     on: Mapping[type[Exception], Verdict] = field(factory=dict, kw_only=True, hash=False)
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Callable
-from typing import Any, Protocol
+from contextlib import AbstractContextManager
+from typing import Any
 
 from attrs import define, field, frozen
 
 from slim_actors import wire
-from slim_actors.errors import Busy, CallCycle, DeliveryError, PeerLost, Stopped, Untrusted
+from slim_actors.call import Call
+from slim_actors.errors import Busy, CallCycle, DeliveryError, Expired, PeerLost, Stopped, Untrusted
 from slim_actors.messages import Body
-from slim_actors.names import Address
+from slim_actors.middleware import NOBODY
+from slim_actors.routing.breaker import Breaker, Replica
 from slim_actors.streams import FIRST_ITEMS, Inlet, Outlet
 
-__all__ = ["Late", "Outgoing", "Pending", "Trials"]
+__all__ = ["Late", "Outgoing", "Pending", "Trials", "too_late"]
 
 _MOST_LOSSES = 3
 
@@ -109,14 +112,20 @@ class Trials:
 
     Args:
         message: The message.
+        breaker: Told how each replica did; None if there is no choice of replicas.
     """
 
-    def __init__(self, message: Outgoing) -> None:
-        self._message = message
+    def __init__(self, message: Outgoing, breaker: Breaker | None) -> None:
+        self.message = message
+        self._breaker = breaker
         self.losses = 0
         """How many replicas were lost with it."""
         self.refused: dict[str, DeliveryError] = {}
         """The instances that did not start it, and what they said."""
+
+    def watching(self, peer: Replica) -> AbstractContextManager[object]:
+        """Give what is to be held while it is tried with a replica."""
+        return NOBODY if self._breaker is None else self._breaker.watching(peer, self.message.expires)
 
     def failed(self, peer: Replica, error: DeliveryError) -> None:
         """Take note of an error; it is raised again unless another replica may be tried."""
@@ -128,18 +137,26 @@ class Trials:
         if not error.may_have_run:
             return
         self.losses += 1
-        message = self._message
+        message = self.message
         # A message that takes its replica down with it must not go through all of them.
         if self.losses > _MOST_LOSSES or message.items is not None or not peer.is_idempotent(message.type):
             raise error
 
 
-class Replica(Protocol):
-    """What is asked of the replica that failed."""
-
-    @property
-    def address(self) -> Address:
-        """Who it is."""
-
-    def is_idempotent(self, wire_type: str) -> bool:
-        """Tell whether it may handle messages of this type twice."""
+def too_late(call: Call[Any] | None, *, is_available: bool) -> Expired:
+    """Make the error that the deadline has passed: it says what is known of who had the message."""
+    if not is_available:
+        return Expired("The deadline passed while the SLIM node was away.")
+    if call is None or call.peer is None:
+        return Expired("The deadline passed before the outcome was known.")
+    if not call.was_greeted:
+        return Expired(
+            f"{call.peer} has not said hello: it is busy, or no agent of slim-actors. If it speaks plain "
+            f"bytes, ask Unicast({call.peer.name!r}, wire='bytes')."
+        )
+    # So a slow agent is told from a silent one, as far as anybody can know so soon.
+    silence = asyncio.get_running_loop().time() - call.last_heard
+    return Expired(
+        f"The deadline passed before the outcome was known (the last sign of life of {call.peer} came "
+        f"{silence:.3g} s before)."
+    )

@@ -21,9 +21,10 @@ from slim_actors.errors import (
     from_wire,
 )
 from slim_actors.limits import Limits
-from slim_actors.link import Link, Pulse
+from slim_actors.link import Link
 from slim_actors.messages import same_type
 from slim_actors.names import Address
+from slim_actors.pulse import Pulse
 from slim_actors.routing.outgoing import Late, Outgoing, Pending
 from slim_actors.streams import Inlet, Outlet
 from slim_actors.transport.base import Payload, Session
@@ -93,6 +94,11 @@ class Peer:
     async def is_there(self) -> bool:
         """See `Link.is_there`."""
         return await self._link.is_there()
+
+    @property
+    def last_heard(self) -> float:
+        """When it last gave a sign of life, on the clock of the event loop."""
+        return self._link.last_heard
 
     def is_idempotent(self, wire_type: str) -> bool:
         """Tell whether the replica said that messages of this type may be handled twice."""

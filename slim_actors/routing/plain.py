@@ -12,8 +12,9 @@ import asyncio
 from slim_actors import wire
 from slim_actors.batches import Problem
 from slim_actors.errors import DeliveryError, MalformedMessage
-from slim_actors.link import Link, Pulse
+from slim_actors.link import Link
 from slim_actors.names import Address
+from slim_actors.pulse import Pulse
 from slim_actors.routing.outgoing import Outgoing
 from slim_actors.streams import Inlet
 from slim_actors.transport.base import Payload, Session
@@ -31,6 +32,11 @@ class PlainPeer:
         self._turn = asyncio.Lock()
         self._answer: asyncio.Future[bytes] | None = None
         self._link = Link(session, self, pulse)
+
+    @property
+    def last_heard(self) -> float:
+        """See `Peer.last_heard`."""
+        return self._link.last_heard
 
     @property
     def address(self) -> Address:

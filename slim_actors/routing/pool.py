@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from copy import copy
 
 from slim_actors.errors import DeliveryError
+from slim_actors.routing.breaker import Breaker
 from slim_actors.routing.peer import Peer
 
 __all__ = ["Pool"]
@@ -19,6 +20,7 @@ _MOST_ROUNDS = 4
 _MOST_ROUNDS_IN_VAIN = 2
 _MOST_LEFT = 64
 _SAME_MOMENT = 0.05
+_MOST_BREAKERS = 256
 
 
 class Pool:
@@ -27,8 +29,8 @@ class Pool:
     SLIM chooses a replica once, when a session is set up, and goes round the replicas with each set-up. So
     the first messages take a fresh session each, until discovery comes round to a replica that is known
     already and one more round shows nobody new: then the pool is complete. Each message goes to the replica
-    with the fewest outstanding ones, and among equals to the one that has had the fewest. While it is used,
-    the pool looks for new replicas every few seconds.
+    with the fewest outstanding ones, and among equals to the one that has had the fewest; those that a
+    `Breaker` leaves out are left out. While it is used, the pool looks for new replicas every few seconds.
 
     Args:
         name: The service.
@@ -46,6 +48,7 @@ class Pool:
         self._explored_at = 0.0
         self._changed = asyncio.Event()
         self._left: deque[str] = deque(maxlen=_MOST_LEFT)
+        self._breakers: dict[str, Breaker] = {}
 
     @property
     def peers(self) -> Collection[Peer]:
@@ -62,17 +65,27 @@ class Pool:
         """Whether everybody who was known is stopping, or has stopped."""
         return not self._usable and bool(self._peers or self._left)
 
-    def at_hand(self) -> Peer | None:
+    def breaker(self, wire_type: str) -> Breaker:
+        """Give what knows how the replicas do with messages of a type."""
+        breaker = self._breakers.get(wire_type)
+        if breaker is None:
+            if len(self._breakers) >= _MOST_BREAKERS:
+                del self._breakers[next(iter(self._breakers))]
+            breaker = self._breakers[wire_type] = Breaker(f"{wire_type} messages")
+        return breaker
+
+    def at_hand(self, wire_type: str) -> Peer | None:
         """Choose the replica for the next message if the pool is complete; see `acquire`."""
         if not self._complete or not self._usable:
             return None
         self._explore_sometimes()
-        return self._take(())
+        return self._take(wire_type, ())
 
-    async def acquire(self, avoid: Collection[str] = (), ask_first: bool = False) -> Peer:  # noqa: FBT001, FBT002
+    async def acquire(self, wire_type: str, avoid: Collection[str] = (), *, ask_first: bool = False) -> Peer:
         """Choose the replica for the next message, after one session set-up at the most while nobody leaves.
 
         Args:
+            wire_type: The type of the message.
             avoid: Instances that will not do.
             ask_first: Take one that gives a sign of life now, if there is any. Where one has died, others may
                 have too, and a message must not use up its tries on the dead.
@@ -88,7 +101,7 @@ class Pool:
             await self._meet()
         if self._all_left:
             await self._look_round()
-        return self._take(avoid)
+        return self._take(wire_type, avoid)
 
     async def _survivor(self, avoid: Collection[str]) -> Peer | None:
         asked = {
@@ -141,25 +154,28 @@ class Pool:
             peer for answer, peer in asked.items() if answer.done() and answer.result() and peer in usable
         ]
 
-    def _take(self, avoid: Collection[str]) -> Peer:
-        return self._use(self._choose(avoid))
+    def _take(self, wire_type: str, avoid: Collection[str]) -> Peer:
+        return self._use(self._choose(wire_type, avoid))
 
     def _use(self, peer: Peer) -> Peer:
         peer.uses += 1
         peer.last_used = next(self._turns)
         return peer
 
-    def _choose(self, avoid: Collection[str]) -> Peer:
+    def _choose(self, wire_type: str, avoid: Collection[str]) -> Peer:
         candidates = [peer for peer in self._usable if peer.address.instance not in avoid]
         if not candidates:
             raise NothingLeft
-        return min(candidates, key=_load)
+        return min(self.breaker(wire_type).fit(candidates), key=_load)
 
     def _drop_lost(self) -> None:
         lost = [instance for instance, peer in self._peers.items() if peer.is_lost]
         for instance in lost:
-            if self._peers.pop(instance).is_leaving:
+            peer = self._peers.pop(instance)
+            if peer.is_leaving:
                 self._left.append(instance)
+            for breaker in self._breakers.values():
+                breaker.forget(peer)
             # Whoever replaces it should be found at the next use.
             self._explored_at = 0.0
 

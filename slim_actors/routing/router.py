@@ -15,19 +15,18 @@ from slim_actors.call import Call
 from slim_actors.errors import (
     CallCycle,
     DeliveryError,
-    Expired,
     MalformedMessage,
     NodeUnreachable,
     NoRoute,
 )
 from slim_actors.limits import Limits
-from slim_actors.link import Pulse
 from slim_actors.mailbox import Envelope
 from slim_actors.messages import RAW, body_of, reply_body
 from slim_actors.middleware import NOBODY, Hooks, Sending, Verb
 from slim_actors.names import Address
+from slim_actors.pulse import Pulse
 from slim_actors.routes import Anycast, Route, Unicast
-from slim_actors.routing.outgoing import Late, Outgoing, Trials
+from slim_actors.routing.outgoing import Late, Outgoing, Trials, too_late
 from slim_actors.routing.peer import Peer
 from slim_actors.routing.pin import AnyPeer, Pin
 from slim_actors.routing.plain import PlainPeer
@@ -217,12 +216,13 @@ class Router:
         async def attempt(peer: AnyPeer) -> Any:
             return await peer.deliver(message)
 
-        trials = Trials(message)
-        peer = self._at_hand(route) if message.items is None else None
+        trials = self._trials(route, message)
+        peer = self._at_hand(route, message.type) if message.items is None else None
         if peer is not None:
             # Nothing need be waited for but the outcome, and the peer keeps the deadline for that.
             try:
-                return await self._attempt(call, peer, attempt)
+                with trials.watching(peer):
+                    return await self._attempt(call, peer, attempt)
             except DeliveryError as error:
                 if not isinstance(route, Anycast):
                     self._forget_if_lost(route)
@@ -230,13 +230,17 @@ class Router:
                 trials.failed(peer, error)
         return await self._within(message.expires, self._routed(call, route, message, attempt, trials), call)
 
-    def _at_hand(self, route: Route | Pin) -> Peer | None:
+    def _trials(self, route: Route | Pin, message: Outgoing) -> Trials:
+        return Trials(
+            message, self._pool(route).breaker(message.type) if isinstance(route, Anycast) else None
+        )
+
+    def _at_hand(self, route: Route | Pin, wire_type: str) -> Peer | None:
         """Give the peer for a message, if that is known without waiting for anything."""
         if not self._transport.is_available:
             return None
         if isinstance(route, Anycast):
-            pool = self._pools.get(route)
-            return None if pool is None else pool.at_hand()
+            return self._pool(route).at_hand(wire_type)
         pin = self._pins.get(route) if isinstance(route, Unicast) else route
         peer = None if pin is None else pin.peer
         return peer if isinstance(peer, Peer) and not peer.is_lost else None
@@ -252,7 +256,7 @@ class Router:
             return inlet
 
         inlet: Inlet = await self._within(
-            message.expires, self._routed(call, route, message, begin, Trials(message)), call
+            message.expires, self._routed(call, route, message, begin, self._trials(route, message)), call
         )
         try:
             while True:
@@ -280,22 +284,14 @@ class Router:
         except TimeoutError:
             if not deadline.expired():
                 raise
-        raise self._too_late(call)
-
-    def _too_late(self, call: Call[Any] | None) -> Expired:
-        if not self._transport.is_available:
-            return Expired("The deadline passed while the SLIM node was away.")
-        if call is not None and call.peer is not None and not call.was_greeted:
-            return Expired(
-                f"{call.peer} has not said hello: it is busy, or no agent of slim-actors. If it speaks plain "
-                f"bytes, ask Unicast({call.peer.name!r}, wire='bytes')."
-            )
-        return Expired("The deadline passed before the outcome was known.")
+        raise too_late(call, is_available=self._transport.is_available)
 
     async def _anycast(self, call: Call[Any], pool: Pool, attempt: Attempt, trials: Trials) -> Any:
         while True:
             try:
-                peer: Peer = await self._when_there(lambda: pool.acquire(trials.refused, trials.losses > 0))
+                peer: Peer = await self._when_there(
+                    lambda: pool.acquire(trials.message.type, trials.refused, ask_first=trials.losses > 0)
+                )
             except (NothingLeft, NoRoute) as error:
                 # Whoever there was refused; the last word counts.
                 last = next(reversed(trials.refused.values()), None)
@@ -305,7 +301,8 @@ class Router:
                     raise
                 raise NoRoute(f"Nobody takes messages for {pool.name} now.") from None
             try:
-                return await self._attempt(call, peer, attempt)
+                with trials.watching(peer):
+                    return await self._attempt(call, peer, attempt)
             except DeliveryError as error:
                 trials.failed(peer, error)
 
@@ -337,12 +334,10 @@ class Router:
         try:
             return await attempt(peer)
         except Late:
-            call.was_greeted = peer.was_greeted
-            raise self._too_late(call) from None
+            _note(call, peer)
+            raise too_late(call, is_available=self._transport.is_available) from None
         finally:
-            # Whose identity it has is known when it has spoken.
-            call.peer = peer.address
-            call.was_greeted = peer.was_greeted
+            _note(call, peer)
 
     async def _when_there(self, acquire: Callable[[], Awaitable[Any]]) -> Any:
         """Acquire a peer; while the node is away, wait for it to come back and try again."""
@@ -392,6 +387,11 @@ class Router:
         for pin in (*self._pins.values(), *self._explicit):
             if pin.peer is not None:
                 pin.peer.resend()
+
+
+def _note(call: Call[Any], peer: AnyPeer) -> None:
+    # Whose identity it has is known when it has spoken.
+    call.peer, call.was_greeted, call.last_heard = peer.address, peer.was_greeted, peer.last_heard
 
 
 def _for_tell(context: dict[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from slim_actors import wire
 from slim_actors.batches import Problem
 from slim_actors.errors import DeliveryError, from_wire
-from slim_actors.link import Link, Pulse
+from slim_actors.link import Link
 from slim_actors.names import Address
+from slim_actors.pulse import Pulse
 from slim_actors.transport.base import Payload, Session
 
 __all__ = ["Watch"]

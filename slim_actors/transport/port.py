@@ -7,7 +7,9 @@ import contextlib
 from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
+from slim_actors.backoff import Backoff
 from slim_actors.credentials import credentials_of
 from slim_actors.errors import Busy, DeliveryError, Denied, NodeUnreachable, NoRoute, NotANode, Untrusted
 from slim_actors.identity import Identity, StaticJwt
@@ -15,21 +17,24 @@ from slim_actors.names import Address
 from slim_actors.transport.base import SessionClosed, SessionOptions
 from slim_actors.transport.bindings import innermost, new_service, no_delay, slim
 from slim_actors.transport.door import Door
+from slim_actors.transport.flight import Flight
 from slim_actors.transport.identities import create_app
 from slim_actors.transport.login import refusal
 from slim_actors.transport.security import Connection, tls_problem
 from slim_actors.transport.session import Checks, SlimSession
 
-__all__ = ["RECONNECT_EVERY", "SlimPort"]
+__all__ = ["LOOK_EVERY", "SlimPort"]
 
 T = TypeVar("T")
 
-RECONNECT_EVERY = 0.2
+LOOK_EVERY = 0.2
+"""Seconds between looks at a connection that is away, which go no farther than the bindings."""
 _CONNECT_WITHIN = 4.0
 _PROBE_WITHIN = 1.5
 _CLOSE_WITHIN = 1.0
 _ACCEPT_PAUSE = 0.01
-_COME_BACK_TRIES = 10
+_COME_BACK_LOOKS = 15
+_RECONNECT = Backoff(0.2, 2.0, jitter=0.8)
 _LOOK_AFTER = 1.0
 _KNOCK_AFTER = 1.0
 _LATE = 5.0
@@ -57,7 +62,10 @@ class SlimPort:
         self._address = Address(name, self._app.id())
         self._connection = -1
         self._spelling = 0
+        self._tries = 0
+        self._try_at = 0.0
         self._sessions: set[SlimSession] = set()
+        self._flights: WeakValueDictionary[str, Flight] = WeakValueDictionary()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
         self._listening: asyncio.Future[slim.Session] | None = None
@@ -85,7 +93,7 @@ class SlimPort:
 
     async def _join(self) -> None:
         async with asyncio.timeout(_CONNECT_WITHIN):
-            config = self._transport.connection.config(self._spelling, RECONNECT_EVERY)
+            config = self._transport.connection.config(self._spelling)
             self._connection = await self._service.connect_async(config)
             no_delay.apply()
             await self._app.subscribe_async(self._app.name(), self._connection)
@@ -172,11 +180,11 @@ class SlimPort:
 
     async def come_back(self) -> None:
         """Wait until the node knows this port again, for a while: a blocked one must not hold up others."""
-        for _ in range(_COME_BACK_TRIES):
+        for _ in range(_COME_BACK_LOOKS):
             await self.reconnect_if_given_up()
             if self._closed or await self.reachable():
                 return
-            await asyncio.sleep(RECONNECT_EVERY)
+            await asyncio.sleep(LOOK_EVERY)
 
     async def reconnect_if_given_up(self) -> None:
         """Connect afresh if the bindings stopped trying, as they do when a dying node accepts and resets."""
@@ -188,11 +196,21 @@ class SlimPort:
         except slim.SlimError as error:
             if "connection not found" not in str(error):
                 return
-            if self._closed or not await self._transport.connection.endpoint.listening():
-                return
-            self._spelling += 1
-            with contextlib.suppress(NodeUnreachable):
-                await self.join()
+            await self._reconnect()
+
+    async def _reconnect(self) -> None:
+        # With pauses of its own: all the ports that a dying node has turned away must not come back as one.
+        now = asyncio.get_running_loop().time()
+        if self._tries and now < self._try_at:
+            return
+        self._try_at = now + _RECONNECT.pause(self._tries)
+        self._tries += 1
+        if self._closed or not await self._transport.connection.endpoint.listening():
+            return
+        self._spelling += 1
+        with contextlib.suppress(NodeUnreachable):
+            await self.join()
+            self._tries = 0
 
     async def _no_node(self, error: Exception) -> NotANode:
         """Make the error that says why it could not be connected to."""
@@ -283,6 +301,13 @@ class SlimPort:
     def _close_unwanted(self, creation: asyncio.Task[SlimSession]) -> None:
         if not creation.cancelled() and creation.exception() is None:
             self.background(creation.result().close())
+
+    def flight(self, peer: Address) -> Flight:
+        """Give what the sessions with one peer share."""
+        flight = self._flights.get(peer.instance)
+        if flight is None:
+            flight = self._flights[peer.instance] = Flight(self.background)
+        return flight
 
     def background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Do something that nobody need wait for; the port sees to its end."""

@@ -47,12 +47,11 @@ class Connection:
         if self.auth is not None:
             shown(self.auth)
 
-    def config(self, spelling: int, reconnect_every: float) -> slim.ClientConfig:
+    def config(self, spelling: int) -> slim.ClientConfig:
         """Make what the bindings connect with.
 
         Args:
             spelling: See `Endpoint.respelled`.
-            reconnect_every: Seconds between attempts.
         """
         where = self.endpoint.respelled(spelling)
         if self.endpoint.is_secure:
@@ -65,14 +64,24 @@ class Connection:
                     config.tls.include_system_ca_certs_pool = False
         else:
             config = slim.new_insecure_client_config(where)
-        # This policy governs reconnects too, so it must not run out; the caller bounds the first connect.
-        backoff: Any = slim.BackoffConfig.FIXED_INTERVAL(
-            config=slim.FixedIntervalBackoff(interval=timedelta(seconds=reconnect_every), max_attempts=2**31)
-        )
-        config.backoff = backoff
+        config.backoff = _BACKOFF
         if self.auth is not None:
             config.auth = shown(self.auth)
         return config
+
+
+# It governs reconnects too, so it must not run out; the caller bounds the first connect. Pauses of up to
+# 0.2, 0.4, 0.8 and then 1.5 s (the bindings multiply the powers of the base by the factor), each at random
+# between nothing and that, so that a thousand clients do not come back to a node in the same moment.
+_BACKOFF: Any = slim.BackoffConfig.EXPONENTIAL(
+    config=slim.ExponentialBackoff(
+        base=timedelta(milliseconds=2),
+        factor=100,
+        max_delay=timedelta(seconds=1.5),
+        max_attempts=2**31,
+        jitter=True,
+    )
+)
 
 
 def server_config(endpoint: Endpoint, tls: Tls | None, auth: Auth | TokenCheck | None) -> slim.ServerConfig:

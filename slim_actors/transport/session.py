@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
 from collections.abc import Coroutine
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
@@ -17,6 +16,7 @@ from slim_actors.errors import ConfigurationError, Denied, SlimActorsError, Untr
 from slim_actors.names import Address
 from slim_actors.transport.base import MAX_PAYLOAD, Payload, SessionClosed
 from slim_actors.transport.bindings import innermost, slim
+from slim_actors.transport.flight import Flight
 from slim_actors.transport.introduction import INTRODUCTION, Introduction, Line, introduce, next_message
 
 __all__ = ["Checks", "SlimSession"]
@@ -25,8 +25,6 @@ T = TypeVar("T")
 
 _logger = logging.getLogger("slim_actors.identity")
 
-_LOOK_AT_ACKS_EVERY = 128 * 1024
-_MOST_UNACKNOWLEDGED = 512 * 1024
 _MLS_SUBJECT = "slim-peer-subject"
 
 
@@ -48,6 +46,8 @@ class _Port(Protocol):
 
     def discard(self, session: SlimSession, handle: slim.Session) -> None: ...
 
+    def flight(self, peer: Address) -> Flight: ...
+
 
 class SlimSession:
     """One SLIM point-to-point session."""
@@ -60,8 +60,7 @@ class SlimSession:
         self._peer = peer
         self._framed = framed
         self._mls = session.config().mls_settings is not None
-        self._unseen = 0
-        self._acks: deque[tuple[asyncio.Task[None], int]] = deque()
+        self._flight = port.flight(peer)
         self._credentials = checks.credentials
         self._introduces = checks.introduces
         self._introduction: asyncio.Task[None] | None = None
@@ -97,17 +96,7 @@ class SlimSession:
     async def send(self, data: bytes, payload_type: str | None) -> None:
         """See `Session.send`."""
         await self._known()
-        handle = await self._publish(data, payload_type)
-        self._unseen += len(data)
-        if self._unseen < _LOOK_AT_ACKS_EVERY:
-            return
-        # SLIM's back-pressure stops the whole connection, with every other session on it. So no session may
-        # have so much on its way that a peer which takes nothing brings it about.
-        self._acks.append((self._port.background(_acknowledged(handle)), self._unseen))
-        self._unseen = 0
-        while sum(size for _, size in self._acks) > _MOST_UNACKNOWLEDGED:
-            await asyncio.wait([self._acks[0][0]])
-            self._acks.popleft()
+        await self._flight.publish(len(data), lambda: self._publish(data, payload_type))
 
     async def receive(self) -> Payload:
         """See `Session.receive`."""
@@ -199,8 +188,3 @@ class SlimSession:
             return await self._session.publish_async(data, payload_type, None)
         except slim.SlimError as error:
             raise SessionClosed(f"The session with {self._peer} is over: {innermost(error)}") from None
-
-
-async def _acknowledged(handle: slim.CompletionHandle) -> None:
-    with contextlib.suppress(slim.SlimError):
-        await handle.wait_async()

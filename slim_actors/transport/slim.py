@@ -19,7 +19,7 @@ from collections.abc import Callable
 from slim_actors.endpoints import Endpoint, no_node
 from slim_actors.identity import Identity, SharedSecret
 from slim_actors.transport.bindings import no_delay
-from slim_actors.transport.port import RECONNECT_EVERY, SlimPort
+from slim_actors.transport.port import LOOK_EVERY, SlimPort
 from slim_actors.transport.security import Connection
 
 __all__ = ["SlimTransport"]
@@ -145,6 +145,6 @@ class SlimTransport:
         while not await probe.reachable():
             await probe.reconnect_if_given_up()
             no_delay.apply()
-            await asyncio.sleep(RECONNECT_EVERY)
+            await asyncio.sleep(LOOK_EVERY)
         await asyncio.gather(*(port.come_back() for port in list(self._ports)))
         no_delay.apply()

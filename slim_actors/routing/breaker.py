@@ -1,0 +1,228 @@
+"""Circuit breaking: a replica that fails or is slow, unlike others, gets less, then none, then a probe."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from statistics import median_low
+from types import TracebackType
+from typing import Protocol, TypeVar
+
+from attrs import define
+
+from slim_actors.backoff import Backoff
+from slim_actors.errors import CallCycle, DeliveryError, Stopped, Untrusted
+from slim_actors.names import Address
+
+__all__ = ["Breaker", "Replica"]
+
+_logger = logging.getLogger("slim_actors.routing")
+
+_WEIGHT = 0.1
+"""Of the newest outcome in the moving averages: about the last ten count."""
+_LESS_ABOVE = 0.25
+"""By how much a failure rate exceeds the others' when a replica gets less: after three failures in a row."""
+_NONE_ABOVE = 0.5
+"""And when it gets none: after seven in a row."""
+_SLOW = 5.0
+"""How many times the others' latency is slow. No distribution has more than a fifth of its values above five
+times its mean, so replicas that are alike never take each other for slow half of the time."""
+_NEVER_SLOW = 0.1
+"""Seconds that are not slow, however quick the others are."""
+_PAUSE = Backoff(1.0, 30.0)
+_FORGOTTEN_AFTER = 30.0
+
+_SAYS_NOTHING = (CallCycle, Stopped, Untrusted)
+
+
+class Replica(Protocol):
+    """What is known of a replica that messages are tried with."""
+
+    uses: int
+
+    @property
+    def address(self) -> Address:
+        """Who it is."""
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether nothing can be sent to it any more."""
+
+    def is_idempotent(self, wire_type: str) -> bool:
+        """Tell whether it may handle messages of this type twice."""
+
+
+R = TypeVar("R", bound=Replica)
+
+
+@define(eq=False)
+class _Circuit:
+    """What one replica has made of one message type."""
+
+    failing: float = 0.0
+    """The share of bad outcomes, as a moving average."""
+    seconds: float | None = None
+    """How long it takes, as a moving average."""
+    opened: int = 0
+    """How often in a row it was opened."""
+    opened_at: float = 0.0
+    closed_at: float = float("-inf")
+    probe_at: float = 0.0
+    is_probed: bool = False
+
+
+class Breaker:
+    """The circuits of one Anycast pool for one message type, one circuit for each replica.
+
+    A bad outcome is an error, a deadline that passed, or an answer that took many times as long as the
+    others take. What counts is how much more of them a replica has than the median of the others *for the
+    same type of message*: so bad input, a hard question and an overload say nothing against anybody, and a
+    type that only one replica does not know costs it no other work.
+
+    A circuit is closed, and then open, and after a pause half-open: one message goes there as a probe, whose
+    outcome closes it or opens it again for twice as long. When all circuits are open, messages go where it
+    is least bad. A replica that is lost is none of this module's business: the set-up of a session is its
+    probe.
+
+    Args:
+        about: Which messages, in words for the log.
+    """
+
+    def __init__(self, about: str) -> None:
+        self._about = about
+        self._circuits: dict[Replica, _Circuit] = {}
+        self._open: dict[Replica, _Circuit] = {}
+
+    def fit(self, candidates: list[R]) -> list[R]:
+        """Give those among whom the next message has its choice: at least one, if there are any."""
+        if not self._open:
+            return candidates
+        now = asyncio.get_running_loop().time()
+        for peer in candidates:
+            circuit = self._open.get(peer)
+            if circuit is not None and not circuit.is_probed and now >= circuit.probe_at:
+                circuit.is_probed = True
+                return [peer]
+        closed = [peer for peer in candidates if peer not in self._open]
+        if closed or not candidates:
+            return closed
+        least = min(self._open[peer].opened for peer in candidates)
+        return [peer for peer in candidates if self._open[peer].opened == least]
+
+    def watching(self, peer: Replica, expires: float) -> _Watching:
+        """Give what is to be held while a message with this deadline is tried with a replica."""
+        return _Watching(self._record, peer, expires)
+
+    def forget(self, peer: Replica) -> None:
+        """Take note that a replica is lost."""
+        self._circuits.pop(peer, None)
+        self._open.pop(peer, None)
+
+    def _record(self, peer: Replica, began: float, expires: float, error: BaseException | None) -> None:
+        if peer.is_lost:
+            return
+        circuit = self._circuits.get(peer)
+        if circuit is None:
+            circuit = self._circuits[peer] = _Circuit()
+        now = asyncio.get_running_loop().time()
+        seconds = now - began
+        has_failed = error is not None and (
+            (isinstance(error, DeliveryError) and not isinstance(error, _SAYS_NOTHING)) or now >= expires
+        )
+        usual = self._usual(peer) if seconds > _NEVER_SLOW else seconds
+        is_slow = seconds > _SLOW * usual
+        if error is not None and not has_failed and not is_slow:
+            circuit.is_probed = False
+            return
+        if error is None or is_slow:
+            known = circuit.seconds if circuit.seconds is not None else seconds
+            circuit.seconds = known + _WEIGHT * (seconds - known)
+        is_bad = has_failed or is_slow
+        if peer in self._open:
+            # What was sent before the circuit was opened is old news.
+            if began >= circuit.opened_at:
+                self._probed(peer, circuit, is_bad=is_bad)
+            return
+        circuit.failing += _WEIGHT * (is_bad - circuit.failing)
+        if is_bad:
+            excess = circuit.failing - self._others_failing(peer)
+            if excess > _NONE_ABOVE:
+                slow = f"it takes {seconds:.3g} s where others take {usual:.3g} s"
+                self._trip(peer, circuit, slow if is_slow else f"{type(error).__name__}: {error}")
+            elif excess > _LESS_ABOVE:
+                # As if it had had two messages: so the others have their turns first.
+                peer.uses += 1
+
+    def _probed(self, peer: Replica, circuit: _Circuit, *, is_bad: bool) -> None:
+        if is_bad and self._others_failing(peer) < _NONE_ABOVE:
+            if circuit.is_probed:
+                self._open_for_a_while(circuit)
+            return
+        del self._open[peer]
+        circuit.failing, circuit.is_probed = 0.0, False
+        circuit.closed_at = asyncio.get_running_loop().time()
+        # It takes its part from now on, and is not made to catch up.
+        others = [other.uses for other in self._circuits if other is not peer]
+        peer.uses = max(peer.uses, min(others, default=0))
+        _logger.info("%s gets %s again.", peer.address, self._about)
+
+    def _trip(self, peer: Replica, circuit: _Circuit, why: str) -> None:
+        if asyncio.get_running_loop().time() - circuit.closed_at > _FORGOTTEN_AFTER:
+            circuit.opened = 0
+        self._open[peer] = circuit
+        pause = self._open_for_a_while(circuit)
+        _logger.warning(
+            "%s gets no %s for %.1f s, since it does worse than the other replicas: %.300s",
+            peer.address,
+            self._about,
+            pause,
+            why,
+        )
+
+    @staticmethod
+    def _open_for_a_while(circuit: _Circuit) -> float:
+        pause = _PAUSE.pause(circuit.opened)
+        circuit.opened += 1
+        circuit.opened_at = asyncio.get_running_loop().time()
+        circuit.probe_at = circuit.opened_at + pause
+        circuit.is_probed = False
+        return pause
+
+    def _usual(self, peer: Replica) -> float:
+        """Give how long the others take; for ever if nobody knows."""
+        others = [
+            circuit.seconds
+            for other, circuit in self._circuits.items()
+            if other is not peer and circuit.seconds is not None
+        ]
+        return median_low(others) if others else float("inf")
+
+    def _others_failing(self, peer: Replica) -> float:
+        """Give the failure rate of the others; with nobody to compare with, a replica is as good as any."""
+        others = [circuit.failing for other, circuit in self._circuits.items() if other is not peer]
+        return median_low(others) if others else 1.0
+
+
+class _Watching:
+    """Tells a breaker what became of a message."""
+
+    __slots__ = ("_began", "_expires", "_peer", "_record")
+
+    def __init__(
+        self,
+        record: Callable[[Replica, float, float, BaseException | None], None],
+        peer: Replica,
+        expires: float,
+    ) -> None:
+        self._record = record
+        self._peer = peer
+        self._expires = expires
+
+    def __enter__(self) -> None:
+        self._began = asyncio.get_running_loop().time()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._record(self._peer, self._began, self._expires, error)

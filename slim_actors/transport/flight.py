@@ -1,0 +1,62 @@
+"""What is on its way from one port to one peer, whichever of their sessions carries it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from slim_actors.transport.bindings import slim
+
+__all__ = ["Flight"]
+
+_MOST = 512 * 1024
+_LOOK_EVERY = 128 * 1024
+_HEADER = 512
+"""Bytes that SLIM puts around a payload, about."""
+
+
+class Flight:
+    """Bounds what a peer may have on its way that its SLIM has not acknowledged.
+
+    SLIM's back-pressure stops a whole connection, with every other session on it. So a peer that takes
+    nothing, being frozen, must never have so much on its way that it brings that about, and it may have many
+    sessions. Only some payloads have their acknowledgement looked at: those before them came no later.
+
+    Args:
+        background: Does something that nobody waits for.
+    """
+
+    def __init__(self, background: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]) -> None:
+        self._background = background
+        self._flying = 0
+        self._unseen = 0
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+
+    async def publish(self, size: int, publish: Callable[[], Awaitable[slim.CompletionHandle]]) -> None:
+        """Send a payload of so many bytes once it may go; look at the acknowledgement of one now and then."""
+        while self._flying > _MOST:
+            self._has_room.clear()
+            await self._has_room.wait()
+        size += _HEADER
+        self._flying += size
+        try:
+            handle = await publish()
+        except BaseException:
+            self._landed(size)
+            raise
+        self._unseen += size
+        if self._unseen >= _LOOK_EVERY:
+            seen, self._unseen = self._unseen, 0
+            self._background(_acknowledged(handle)).add_done_callback(lambda _: self._landed(seen))
+
+    def _landed(self, size: int) -> None:
+        self._flying -= size
+        self._has_room.set()
+
+
+async def _acknowledged(handle: slim.CompletionHandle) -> None:
+    with contextlib.suppress(slim.SlimError):
+        await handle.wait_async()
