@@ -17,18 +17,21 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import frozen
 
+from slim_actors.errors import ConfigurationError
 from slim_actors.identity import Identity, Jwt, SharedSecret, StaticJwt, trusted
 from slim_actors.trust import Trust, read_text, signing_algorithm
 
 if TYPE_CHECKING:
     import jwt
 
-__all__ = ["Claims", "Credentials", "Refused", "credentials_of", "subject_of_instance"]
+__all__ = ["KINDS", "Claims", "Credentials", "Refused", "credentials_of", "subject_of_instance"]
 
 _SECRET_TOKEN_PARTS = 5
 _SECRET_TOKEN_VALID = 3600
 _CLOCK_SKEW = 5.0
 _NONCE_BYTES = 12
+_TOKEN_PARTS = 3
+KINDS = ("a shared secret", "an issued token", "a key that signs tokens")
 _ENDING = re.compile(r"#[0-9a-f]{16}\Z")
 
 
@@ -50,6 +53,10 @@ class Claims:
 
 class Credentials(Protocol):
     """A token to show, and the check of those that are shown."""
+
+    @property
+    def kind(self) -> str:
+        """What kind of identity it is, in words."""
 
     def token(self) -> str:
         """Give a token that is valid now.
@@ -85,6 +92,8 @@ def credentials_of(identity: Identity, name: str) -> Credentials | None:
 class _SecretCredentials:
     """Tokens as SLIM makes them from a shared secret: ``id:time:nonce:claims:HMAC-SHA256``, in base64url."""
 
+    kind = "a shared secret"
+
     def __init__(self, secret: str, name: str) -> None:
         self._key = secret.encode()
         # SLIM, too, tells instances apart by such an ending.
@@ -118,13 +127,24 @@ class _SecretCredentials:
 class _TokenCredentials:
     """A token from a file, and the check of JSON Web Tokens."""
 
+    kind = "an issued token"
+
     def __init__(self, identity: Jwt | StaticJwt) -> None:
         self._identity = identity
         self._trust = Trust(trusted(identity))
+        if isinstance(identity, StaticJwt):
+            # Now, and not when the first peer asks.
+            self.token()
 
     def token(self) -> str:
         assert isinstance(self._identity, StaticJwt), "a signing identity makes its tokens"
-        return read_text(self._identity.token, "token").strip()
+        file = self._identity.token
+        token = read_text(file, "token").strip()
+        if token.count(".") != _TOKEN_PARTS - 1:
+            raise ConfigurationError(
+                f"{file} holds no token: a JSON Web Token has three parts, with dots between."
+            )
+        return token
 
     def verify(self, token: str) -> Claims:
         import jwt
@@ -185,6 +205,8 @@ class _TokenCredentials:
 
 class _SigningCredentials(_TokenCredentials):
     """Tokens signed here."""
+
+    kind = "a key that signs tokens"
 
     def _whom(self, subject: str) -> str:
         # Only here: whoever has a trusted key can name anybody, but who gets tokens from an issuer cannot.

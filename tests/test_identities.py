@@ -154,6 +154,31 @@ async def test_who_does_not_belong_gets_nothing_through_and_both_sides_say_why(
     assert Alice.heard == before
 
 
+@pytest.mark.parametrize(
+    ("one", "other"), [(by_token, by_key), (by_key, by_token), (by_secret, by_key), (by_secret, by_token)]
+)
+async def test_kinds_of_identities_that_do_not_meet_say_so(
+    one: Maker, other: Maker, pki: Pki, endpoint: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    alice, bob = Runtime(endpoint, identity=one(pki, "alice")), Runtime(endpoint, identity=other(pki, "bob"))
+    async with alice, bob:
+        await alice.spawn(Alice)
+        with pytest.raises((Denied, Untrusted), match=r"do not meet|another kind of identity"):
+            await bob.ask(Anycast(ALICE), "hi")
+        await eventually(lambda: said(caplog, "do not meet|another kind of identity"))
+
+
+@pytest.mark.parametrize(("content", "why"), [("", "holds no token"), ("nonsense", "holds no token")])
+async def test_a_file_without_a_token_is_said_at_the_start(
+    content: str, why: str, pki: Pki, tmp_path: Path, endpoint: str
+) -> None:
+    file = tmp_path / "none.jwt"
+    file.write_text(content)
+    with pytest.raises(ConfigurationError, match=why):
+        async with Runtime(endpoint, identity=StaticJwt(file, trust=pki.trust, audience=AUDIENCE)):
+            pass
+
+
 @pytest.mark.parametrize(("make", "mistake"), [(by_secret, "key"), (by_token, "key"), (by_key, "key")])
 @pytest.mark.parametrize("route", ROUTES, ids=str)
 async def test_an_impostor_is_sent_nothing_and_both_sides_say_why(
@@ -300,9 +325,9 @@ async def test_a_file_of_trusted_keys_that_holds_none_is_said(
     if content is not None:
         file.write_text(content)
     identity = StaticJwt(pki.token("x"), trust=file, audience=AUDIENCE)
-    async with Runtime(endpoint, identity=identity) as runtime:
-        with pytest.raises(ConfigurationError, match=why):
-            await runtime.spawn(Alice)
+    with pytest.raises(ConfigurationError, match=why):
+        async with Runtime(endpoint, identity=identity):
+            pass
 
 
 def test_a_token_signed_with_the_public_key_as_a_secret_is_refused(pki: Pki) -> None:

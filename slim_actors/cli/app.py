@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -16,7 +17,7 @@ from slim_actors.cli.run import run
 from slim_actors.cli.send import send
 from slim_actors.cli.stopping import INTERRUPTED
 from slim_actors.errors import SlimActorsError
-from slim_actors.exits import exit_code
+from slim_actors.exits import Exit, exit_code
 from slim_actors.logs import FORMAT_VARIABLE, LEVEL_VARIABLE, configure
 from slim_actors.replicas import ReplicaFailed
 
@@ -27,7 +28,7 @@ app = typer.Typer(
     help="Run agents as actors on a SLIM node, and talk to them.",
     epilog="Exit codes: 0 all well, 1 a message was not answered, 2 wrong input, 3 no node, 4 nobody serves "
     "the name, 5 a replica kept dying or could not be replaced, 6 the endpoint is in use, 7 an identity "
-    "or a call is refused, 130 interrupted before the end.",
+    "or a call is refused, 8 the store cannot be used, 130 interrupted before the end.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -92,3 +93,8 @@ def main() -> None:
         # Whoever read the output has seen enough.
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        complain("The output cannot be written: no space is left.")
+        sys.exit(Exit.FAILED)

@@ -40,7 +40,11 @@ def send(
         int, typer.Option(envvar="SLIM_ACTORS_ITERATIONS", help="How many times it is sent.")
     ] = 1,
     timeout: Annotated[
-        float, typer.Option(envvar="SLIM_ACTORS_TIMEOUT", help="Seconds to wait for each reply.")
+        float,
+        typer.Option(
+            envvar="SLIM_ACTORS_TIMEOUT",
+            help="Seconds to wait for each reply; a name that nobody serves is known after 3.",
+        ),
     ] = DEFAULT_TIMEOUT,
     otel: OtelOption = False,
     *,
@@ -48,7 +52,8 @@ def send(
 ) -> None:
     """Send a message to an agent, and print each reply and who gave it.
 
-    With --json each line is an object with "reply" and "from".
+    It reaches handlers of plain values: text, or with --json also numbers, lists and objects; a handler that
+    takes a class is asked from Python. With --json each line is an object with "reply" and "from".
 
     Examples:
         slim-actors send agntcy/ns/alice hello

@@ -14,7 +14,7 @@ import asyncio
 
 import msgspec
 
-from slim_actors.credentials import Claims, Credentials, Refused
+from slim_actors.credentials import KINDS, Claims, Credentials, Refused
 from slim_actors.errors import ConfigurationError, Denied, Untrusted
 from slim_actors.transport.base import SessionClosed
 from slim_actors.transport.bindings import slim
@@ -35,6 +35,8 @@ class Introduction(msgspec.Struct, frozen=True, omit_defaults=True):
 
     token: str = ""
     refused: str = ""
+    kind: str = ""
+    """Of which kind the identity is: two kinds do not meet, even where they trust each other's tokens."""
 
 
 class Line:
@@ -124,12 +126,18 @@ async def introduce(line: Line, credentials: Credentials) -> Claims:
         raise SessionClosed(f"{line.peer} did not say who it is within {_WITHIN:.0f} s") from None
 
 
+def _known(kind: str) -> str:
+    return kind if kind in KINDS else "another kind of identity"
+
+
 async def _introduce(line: Line, credentials: Credentials) -> Claims:
-    await line.send(Introduction(token=credentials.token()))
+    await line.send(Introduction(token=credentials.token(), kind=credentials.kind))
     theirs = await line.next()
     claims, mine = None, ""
     try:
         claims = credentials.verify(theirs.token)
+        if theirs.kind != credentials.kind:
+            mine = f"it has {_known(theirs.kind)}, and here is {credentials.kind}: those do not meet"
     except Refused as error:
         mine = str(error)
     except ConfigurationError as error:
@@ -138,7 +146,7 @@ async def _introduce(line: Line, credentials: Credentials) -> Claims:
         raise Untrusted(f"{line.peer} cannot be checked: {error}") from None
     await line.send(Introduction(refused=mine))
     verdict = await line.next()
-    if claims is None:
+    if mine or claims is None:
         raise Untrusted(f"{line.peer} is refused: {mine}.")
     if verdict.refused:
         raise Denied(f"{line.peer} refuses this identity: {verdict.refused[:_MOST_CHARACTERS]}.")

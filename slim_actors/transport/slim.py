@@ -16,8 +16,9 @@ import itertools
 import logging
 from collections.abc import Callable
 
+from slim_actors.credentials import Refused, credentials_of
 from slim_actors.endpoints import Endpoint, no_node
-from slim_actors.identity import Identity, SharedSecret
+from slim_actors.identity import Identity, SharedSecret, StaticJwt
 from slim_actors.transport.bindings import no_delay
 from slim_actors.transport.port import LOOK_EVERY, SlimPort
 from slim_actors.transport.security import Connection
@@ -28,6 +29,16 @@ _logger = logging.getLogger("slim_actors.transport")
 
 _WATCH_INTERVAL = 1.0
 _PROBE = "slim-actors/local/probe"
+
+
+def _warn_of_own_token(identity: StaticJwt) -> None:
+    """Warn if peers with the same keys would not believe the token; it may be renewed in its file."""
+    credentials = credentials_of(identity, _PROBE)
+    assert credentials is not None, "slim-actors checks issued tokens"
+    try:
+        credentials.verify(credentials.token())
+    except Refused as why:
+        _logger.warning("%s is not believed by its own keys: %s.", identity.token, why)
 
 
 class SlimTransport:
@@ -57,6 +68,9 @@ class SlimTransport:
                 "A shared secret is for testing: whoever has it can be any agent at %s. Use tokens.",
                 connection.endpoint,
             )
+
+        elif isinstance(identity, StaticJwt):
+            _warn_of_own_token(identity)
 
     @property
     def endpoint(self) -> Endpoint:
