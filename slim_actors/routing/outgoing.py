@@ -19,7 +19,7 @@ from slim_actors.streams import FIRST_ITEMS, Inlet, Outlet
 
 __all__ = ["Late", "Outgoing", "Pending", "Trials", "too_late"]
 
-_MOST_LOSSES = 3
+_MOST_LOSSES = 5
 
 
 @frozen(eq=False)

@@ -82,6 +82,11 @@ class Peer:
         return len(self._pending) + len(self._waiting)
 
     @property
+    def has_room(self) -> bool:
+        """Whether a message would be sent at once."""
+        return not (self._waiting or self._reserved or self.is_lost) and self._room > 0
+
+    @property
     def busy(self) -> bool:
         """See `LinkOwner.busy`. Also while something waits for the hello, which a dead replica never says."""
         return bool(self._pending or self._waiting)
@@ -112,7 +117,8 @@ class Peer:
         Raises:
             DeliveryError: The outcome is not a reply.
         """
-        pending = self._begin_now(message) or await self._begin(message)
+        at_once = self.has_room and message.items is None
+        pending = self._send(message) if at_once else await self._begin(message)
         try:
             return await pending.outcome
         finally:
@@ -201,12 +207,6 @@ class Peer:
     def lost(self, *, may_have_run: bool) -> DeliveryError:
         """See `Link.lost`."""
         return self._link.lost(may_have_run=may_have_run)
-
-    def _begin_now(self, message: Outgoing) -> Pending | None:
-        """Send a message at once, as most can be; None if it has to wait, or brings items along."""
-        if self._waiting or self._reserved or message.items is not None or self.is_lost or self._room <= 0:
-            return None
-        return self._send(message)
 
     async def _begin(self, message: Outgoing) -> Pending:
         await self._credit()

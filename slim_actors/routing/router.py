@@ -239,11 +239,13 @@ class Router:
         """Give the peer for a message, if that is known without waiting for anything."""
         if not self._transport.is_available:
             return None
+        peer: AnyPeer | None
         if isinstance(route, Anycast):
-            return self._pool(route).at_hand(wire_type)
-        pin = self._pins.get(route) if isinstance(route, Unicast) else route
-        peer = None if pin is None else pin.peer
-        return peer if isinstance(peer, Peer) and not peer.is_lost else None
+            peer = self._pool(route).at_hand(wire_type)
+        else:
+            pin = self._pins.get(route) if isinstance(route, Unicast) else route
+            peer = None if pin is None else pin.peer
+        return peer if isinstance(peer, Peer) and peer.has_room else None
 
     async def _items(
         self, call: Call[Any], route: Route | Pin, message: Outgoing, patience: float
