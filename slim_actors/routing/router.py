@@ -231,9 +231,8 @@ class Router:
         return await self._within(message.expires, self._routed(call, route, message, attempt, trials), call)
 
     def _trials(self, route: Route | Pin, message: Outgoing) -> Trials:
-        return Trials(
-            message, self._pool(route).breaker(message.type) if isinstance(route, Anycast) else None
-        )
+        breaker = self._pool(route).breaker(message.type) if isinstance(route, Anycast) else None
+        return Trials(message, breaker)
 
     def _at_hand(self, route: Route | Pin, wire_type: str) -> Peer | None:
         """Give the peer for a message, if that is known without waiting for anything."""
