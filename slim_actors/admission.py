@@ -17,6 +17,8 @@ _REMEMBERED = 4096
 """Peers without a session of which it is still known how many they opened of late."""
 _COME_BACK_AFTER = 1.0
 _RETRY_AFTER = 0.1
+_BARRED_FOR = 60.0
+"""Seconds."""
 
 
 @define(eq=False)
@@ -38,6 +40,7 @@ class _Peer(_Tally):
     may_open: float = 0.0
     """Sessions that it may open now: a bucket that fills with time."""
     looked_at: float = 0.0
+    barred_until: float = 0.0
 
 
 class Admission:
@@ -69,6 +72,8 @@ class Admission:
             limits.max_new_sessions, peer.may_open + (now - peer.looked_at) * limits.max_new_sessions
         )
         peer.looked_at = now
+        if peer.barred_until > now:
+            raise Busy("This peer has sent too much of what cannot be taken.", peer.barred_until - now)
         if peer.sessions >= limits.max_sessions:
             raise Busy(f"One peer may have {limits.max_sessions} sessions here.", _COME_BACK_AFTER)
         if peer.may_open < 1:
@@ -196,8 +201,10 @@ class Visit:
         self._peer.streams += 1
         self._streams += 1
 
-    def leave(self) -> None:
-        """Count everything out that is still in."""
+    def leave(self, *, in_disgrace: bool = False) -> None:
+        """Count everything out that is still in; who leaves in disgrace may not come back for a while."""
+        if in_disgrace:
+            self._peer.barred_until = asyncio.get_running_loop().time() + _BARRED_FOR
         for tally in self._tallies:
             tally.sessions -= 1
             tally.messages -= self._own.messages

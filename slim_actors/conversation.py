@@ -161,7 +161,7 @@ class Conversation:
                 # No outcome to remember: whoever asks again under the same id asks anew.
                 self._outcomes.forget(envelope)
                 self._cell.cancel(envelope)
-        self._visit.leave()
+        self._visit.leave(in_disgrace=self.link.is_abused)
 
     def accepted(self, envelope: Envelope) -> None:
         """See `Origin.accepted`."""

@@ -27,6 +27,7 @@ __all__ = ["Link", "LinkOwner"]
 
 _logger = logging.getLogger("slim_actors.link")
 
+_MOST_UNREADABLE = 16 * 1024 * 1024
 _MOST_BACKLOG = 16 * 1024 * 1024
 _PING = wire.join([wire.encode_frame(wire.Ping())])
 _LIMITS = Limits()
@@ -90,6 +91,9 @@ class Link:
         """How many bytes one message may have that is sent."""
         self._writer: asyncio.Task[None] | None = None
         self._is_over = False
+        self._unreadable = 0
+        self.is_abused = False
+        """Whether it was ended for what the peer sent."""
         self._reason = ""
         self._outcome: type[DeliveryError] = PeerLost
         self._version_told = False
@@ -309,6 +313,21 @@ class Link:
                 self._owner.frame(frame)
         for problem in batch.problems:
             self._owner.problem(problem)
+        if batch.problems:
+            self._bear(len(payload.data))
+
+    def _bear(self, size: int) -> None:
+        """Bear with a peer that sends what cannot be taken, for a while.
+
+        What it sends faster than it is looked at here waits inside SLIM, and only the end of the session
+        bounds that.
+        """
+        self._unreadable += size
+        if self._unreadable > _MOST_UNREADABLE and not self._is_over:
+            self.is_abused = True
+            text = f"it sent more than {_MOST_UNREADABLE // 2**20} MiB of what cannot be taken"
+            _logger.warning("%s loses its session: %s.", self.peer, text)
+            self.end(text)
 
     def _join(self, part: wire.Part) -> None:
         joined = self._joiner.add(part)

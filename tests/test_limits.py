@@ -220,6 +220,19 @@ async def test_a_payload_of_a_million_empty_maps_is_not_built(world: World, plac
     assert await (await scene.good_peer()).ask(TARGET, "hi") == "hi"
 
 
+async def test_a_peer_that_goes_on_sending_what_cannot_be_taken_loses_its_session_and_is_barred(
+    world: World,
+) -> None:
+    scene = await Scene.set(world)
+    mallory, bob = await scene.hostile(), await scene.good_peer()
+    session = await mallory.open()
+    with pytest.raises(SessionClosed):
+        while True:
+            await session.send(b"\x91" * 4_000_000, wire.PAYLOAD_TYPE)
+    assert (await Hostile.error(await mallory.open())).code == "busy"
+    assert await bob.ask(TARGET, "hello") == "hello"
+
+
 async def test_the_bytes_that_wait_for_one_peer_are_bounded(world: World) -> None:
     scene = await Scene.set(world, max_waiting=1_000_000)
     hostile = await scene.hostile()
