@@ -138,9 +138,11 @@ class Process:
     def _signal(self, number: signal.Signals) -> None:
         # One that is just being started gets it as soon as it exists.
         self._signalled = number
-        if self._process is not None:
+        if self._process is not None and self._process.returncode is None:
+            # Not by asyncio's send_signal: that looks first whether the process has ended, and if so takes
+            # its exit code away from whoever waits for it.
             with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
+                os.kill(self._process.pid, number)
 
     async def _run(self) -> End:
         with contextlib.ExitStack() as stack:
