@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from multiprocessing.connection import Connection
-from statistics import mean, median
+from statistics import mean
 
 import psutil
 from attrs import Factory, define
@@ -112,7 +112,8 @@ def _compare(result: Result, names: dict[int, str], first: _Window, last: _Windo
             "tasks": lambda use: use.tasks,
         }
         for kind, of in kinds.items():
-            was, now = (median(of(use) or [0]) for use in (before, after))
+            # The least of each: session set-ups come and go, what leaks stays.
+            was, now = (min(of(use), default=0) for use in (before, after))
             result.expect(now <= was + _SLACK, f"the {kind} of {name} grew from {was:.0f} to {now:.0f}")
     return most
 
