@@ -83,11 +83,11 @@ def _versions() -> Iterator[Finding]:
     yield Finding("version", f"slim-actors {importlib.metadata.version('slim-actors')}")
     bindings = f"slim-bindings {importlib.metadata.version('slim-bindings')}"
     try:
-        from slim_actors.transport.bindings import copies_in_blocks
+        from slim_actors.transport.bindings import is_mended
     except ImportError as error:
         yield Finding("bindings", f"{bindings} cannot be loaded: {error}.", Mark.PROBLEM)
         return
-    if copies_in_blocks():
+    if is_mended():
         yield Finding("bindings", f"{bindings}, payloads are copied in blocks")
     else:
         slow = "copies payloads byte by byte: large messages are slow; use a version that slim-actors knows."

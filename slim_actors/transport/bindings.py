@@ -17,9 +17,10 @@ from slim_bindings._slim_bindings import slim_bindings as _core
 from slim_bindings._slim_bindings import slim_rpc as _rpc
 
 from slim_actors.transport.lowering import copy_in_blocks
+from slim_actors.transport.polling import poll_directly
 from slim_actors.transport.sockets import NoDelay
 
-__all__ = ["copies_in_blocks", "initialise", "innermost", "new_service", "no_delay", "slim"]
+__all__ = ["initialise", "innermost", "is_mended", "new_service", "no_delay", "slim"]
 
 no_delay = NoDelay()
 """For every socket of this process, whoever opened it."""
@@ -45,14 +46,14 @@ def initialise(filters: Sequence[str] = ("off",)) -> None:
     # "error" is the quietest level that the bindings accept; the filter is what silences them.
     quiet = slim.new_tracing_config_with("error", False, False, list(filters))  # noqa: FBT003
     slim.initialize_with_configs(slim.new_runtime_config(), quiet, [slim.new_service_config()])
-    if not copies_in_blocks():
+    if not is_mended():
         _logger.debug("These slim-bindings are of another shape than is known: payloads are copied slowly.")
 
 
 @cache
-def copies_in_blocks() -> bool:
-    """Mend how the bindings copy payloads; tell whether these bindings are ones that this works for."""
-    return all([copy_in_blocks(_core), copy_in_blocks(_rpc)])
+def is_mended() -> bool:
+    """Mend how the bindings copy and wait; tell whether these bindings are ones that this works for."""
+    return all([copy_in_blocks(_core), copy_in_blocks(_rpc), poll_directly(_core), poll_directly(_rpc)])
 
 
 def new_service() -> slim.Service:
