@@ -25,6 +25,7 @@ from slim_actors.transport.bindings import no_delay
 from slim_actors.transport.lowering import copy_in_blocks
 from slim_actors.transport.node import SlimNode
 from slim_actors.transport.polling import poll_directly
+from slim_actors.transport.sockets import NoDelay
 from tests.agents_for_tests import Echo
 from tests.conftest import ROOT, Starter, eventually, free_endpoint
 
@@ -75,6 +76,20 @@ async def test_no_socket_waits_for_nagle(endpoint: str) -> None:
                     assert twin.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
                     checked += 1
         assert checked >= 4
+
+
+@pytest.mark.parametrize("thoroughly", [False, True])
+def test_a_socket_with_the_number_of_a_closed_one_is_found_by_a_thorough_look(thoroughly: bool) -> None:
+    look = NoDelay()
+    with socket.socket() as one:
+        look.apply()
+        assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        with socket.socket() as another:
+            os.dup2(another.fileno(), one.fileno())
+        with socket.socket() as new:
+            look.apply(thoroughly=thoroughly)
+            assert new.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert bool(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)) == thoroughly
 
 
 @pytest.fixture

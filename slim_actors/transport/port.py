@@ -93,9 +93,10 @@ class SlimPort:
 
     async def _join(self) -> None:
         async with asyncio.timeout(_CONNECT_WITHIN):
-            config = self._transport.connection.config(self._spelling)
-            self._connection = await self._service.connect_async(config)
-            no_delay.apply()
+            connection = self._transport.connection
+            self._connection = await self._service.connect_async(connection.config(self._spelling))
+            if connection.endpoint.scheme != "unix":
+                no_delay.apply(thoroughly=bool(self._spelling))
             await self._app.subscribe_async(self._app.name(), self._connection)
             if self._door is not None:
                 await self._door.join(self._connection)

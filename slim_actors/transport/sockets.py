@@ -6,11 +6,10 @@ import contextlib
 import os
 import socket
 import stat
-from pathlib import Path
 
 __all__ = ["NoDelay"]
 
-_DESCRIPTORS = Path("/dev/fd")
+_DESCRIPTORS = "/dev/fd"
 
 
 class NoDelay:
@@ -22,25 +21,31 @@ class NoDelay:
     """
 
     def __init__(self) -> None:
-        self._done: set[tuple[int, int]] = set()
+        self._done: dict[int, int] = {}
+        """Which file each descriptor was that has been looked at."""
 
-    def apply(self) -> None:
-        """Treat the sockets that are new since the last call."""
+    def apply(self, *, thoroughly: bool = True) -> None:
+        """Treat the sockets that are new since the last call.
+
+        Args:
+            thoroughly: Also look for those that have taken the number of one that was closed. A process with
+                a thousand agents has a thousand sockets; who opens one more need not look at them all.
+        """
         try:
-            descriptors = [int(entry.name) for entry in _DESCRIPTORS.iterdir()]
+            descriptors = {int(name) for name in os.listdir(_DESCRIPTORS)}  # noqa: PTH208 (a path for each costs more than the look)
         except OSError:
             return
-        seen: set[tuple[int, int]] = set()
-        for descriptor in descriptors:
+        done = self._done
+        for descriptor in done.keys() - descriptors:
+            del done[descriptor]
+        for descriptor in descriptors if thoroughly else descriptors - done.keys():
             with contextlib.suppress(OSError):
                 status = os.fstat(descriptor)
-                if not stat.S_ISSOCK(status.st_mode):
+                if done.get(descriptor) == status.st_ino:
                     continue
-                key = (descriptor, status.st_ino)
-                seen.add(key)
-                if key not in self._done:
+                if stat.S_ISSOCK(status.st_mode):
                     _switch_off(descriptor)
-        self._done = seen
+                done[descriptor] = status.st_ino
 
 
 def _switch_off(descriptor: int) -> None:
