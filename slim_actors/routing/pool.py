@@ -48,6 +48,7 @@ class Pool:
         self._explored_at = 0.0
         self._changed = asyncio.Event()
         self._left: deque[str] = deque(maxlen=_MOST_LEFT)
+        self._why_lost: DeliveryError | None = None
         self._breakers: dict[str, Breaker] = {}
 
     @property
@@ -93,6 +94,7 @@ class Pool:
         Raises:
             NoRoute: Nobody answers to the name, or nobody but the ones to avoid.
             NodeUnreachable: The network is away and no replica is known.
+            DeliveryError: The only replica that was found wants no session, or was lost in that moment.
         """
         survivor = await self._survivor(avoid) if ask_first else None
         if survivor is not None:
@@ -172,6 +174,7 @@ class Pool:
         lost = [instance for instance, peer in self._peers.items() if peer.is_lost]
         for instance in lost:
             peer = self._peers.pop(instance)
+            self._why_lost = peer.lost(may_have_run=False)
             if peer.is_leaving:
                 self._left.append(instance)
             for breaker in self._breakers.values():
@@ -201,6 +204,9 @@ class Pool:
             if error is not None:
                 # Several callers may wait for one set-up; each raises an error of its own.
                 raise copy(error)
+        if self._why_lost is not None:
+            # Whoever was found has ended the session already, and said why.
+            raise copy(self._why_lost)
 
     async def _discover(self) -> bool:
         """Set up one session; tell whether it led to a replica that was not known."""
