@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct, structs
@@ -89,7 +90,10 @@ def decode_joined(payload: bytearray, message_id: int, limits: Limits) -> Batch:
 
 
 def _within(batch: Batch, limits: Limits) -> Batch:
-    problems = [problem for frame in batch.frames if (problem := _excess(frame, limits))]
+    # What is no deeper than it is long, and most is short, need not be looked into.
+    least = min(limits.max_depth, limits.max_payload)
+    long = [frame for frame in batch.frames if len(getattr(frame, "body", b"")) > least]
+    problems = [problem for frame in long if (problem := _excess(frame, limits))]
     if not problems:
         return batch
     refused = {problem.id for problem in problems}
@@ -101,19 +105,15 @@ def _too_large(reason: str) -> Batch:
     return Batch((), (Problem(0, reason, TooLarge.code),))
 
 
-def _excess(frame: wire.Frame, limits: Limits) -> Problem | None:
+def _excess(frame: Any, limits: Limits) -> Problem | None:
     """Tell what is too much about the body of a frame."""
-    body: Raw | None = getattr(frame, "body", None)
-    if body is None:
-        return None
-    message_id: int = getattr(frame, "id", 0)
+    body: Raw = frame.body
     if len(body) > body_room(limits.max_payload):
-        return Problem(message_id, too_large(len(body), limits.max_payload), TooLarge.code)
-    if len(body) > limits.max_depth:
-        try:
-            check_shape(memoryview(body), limits.max_depth)
-        except Misshapen as error:
-            return Problem(message_id, f"The message cannot be read: {error}.")
+        return Problem(frame.id, too_large(len(body), limits.max_payload), TooLarge.code)
+    try:
+        check_shape(memoryview(body), limits.max_depth)
+    except Misshapen as error:
+        return Problem(frame.id, f"The message cannot be read: {error}.")
     return None
 
 

@@ -139,7 +139,15 @@ class Link:
             MalformedMessage: The body holds something that has no form on the wire.
         """
         encoded = wire.encode_frame(frame)
-        if len(encoded) > self.max_payload:
+        size = len(encoded)
+        if size <= BATCH_BYTES and size <= self.max_payload and not self._long:
+            # Nearly every frame: none is long, and none that is must stay before it.
+            if not self._is_over:
+                self._frames.append(encoded)
+                self.backlog += size
+                self._wake()
+            return encoded
+        if size > self.max_payload:
             size = wire.body_size(frame, encoded)
             if size > body_room(self.max_payload):
                 raise TooLarge(too_large(size, self.max_payload))
@@ -161,7 +169,8 @@ class Link:
 
     def forget(self, message_id: int) -> None:
         """Neither send nor take what is left of the long frames of a message."""
-        self.backlog -= self._long.drop(message_id)
+        if self._long:
+            self.backlog -= self._long.drop(message_id)
         self._joiner.drop(message_id)
 
     def send_plain(self, data: bytes) -> None:
@@ -269,6 +278,12 @@ class Link:
 
     def _gather(self) -> list[bytes]:
         frames = self._frames
+        if self.backlog <= BATCH_BYTES and len(frames) <= BATCH_FRAMES and not (self._long or self._plain):
+            # All that waits is frames that go together, so they need not be counted one by one.
+            every = list(frames)
+            frames.clear()
+            self.backlog = 0
+            return every
         batch = [frames.popleft()]
         size = len(batch[0])
         while frames and len(batch) < BATCH_FRAMES and size + len(frames[0]) <= BATCH_BYTES:

@@ -44,6 +44,8 @@ def has_few_containers(data: bytes | memoryview, most: int) -> bool:
 
     False may be wrong: the bytes of a text can look like those of lists.
     """
+    if len(data) <= _PIECE:
+        return len(bytes(data).translate(None, _OTHERS)) <= most
     found = 0
     # In pieces, so that neither the time nor the memory for large ones is more than it takes to say no.
     for start in range(0, len(data), _PIECE):

@@ -213,6 +213,7 @@ Frame = (
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=encode_hook)
 
+_ONE = b"\x91"
 _ARRAY_16, _ARRAY_32 = 0xDC, 0xDD
 _FIXARRAY, _FIXARRAY_MOST, _ARRAY_16_MOST = 0x90, 15, 0xFFFF
 
@@ -234,7 +235,10 @@ def encode_frame(frame: Frame) -> bytes:
     Raises:
         MalformedMessage: The body holds something that has no form on the wire.
     """
-    return encode_body(frame)
+    try:
+        return _encoder.encode(frame)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise _unsendable(error) from None
 
 
 def encode_body(value: Any) -> bytes:
@@ -246,7 +250,11 @@ def encode_body(value: Any) -> bytes:
     try:
         return _encoder.encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise MalformedMessage(f"The message cannot be sent: {error}.") from None
+        raise _unsendable(error) from None
+
+
+def _unsendable(error: Exception) -> MalformedMessage:
+    return MalformedMessage(f"The message cannot be sent: {error}.")
 
 
 def body_size(frame: Frame, encoded: bytes) -> int:
@@ -259,13 +267,15 @@ def body_size(frame: Frame, encoded: bytes) -> int:
 def join(frames: Sequence[bytes]) -> bytes:
     """Make a payload of encoded frames; the frames are not encoded again."""
     count = len(frames)
+    if count == 1:
+        return _ONE + frames[0]
     if count <= _FIXARRAY_MOST:
         head = bytes((_FIXARRAY | count,))
     elif count <= _ARRAY_16_MOST:
         head = bytes((_ARRAY_16,)) + count.to_bytes(2, "big")
     else:
         head = bytes((_ARRAY_32,)) + count.to_bytes(4, "big")
-    return head + b"".join(frames)
+    return b"".join((head, *frames))
 
 
 def count_of(payload: bytes) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from attrs import frozen
+from msgspec import Struct
 
 from slim_actors.errors import DeliveryError, PeerLost, SlimActorsError
 from slim_actors.names import Address
@@ -35,8 +36,7 @@ class SessionClosed(SlimActorsError):
         self.outcome = outcome
 
 
-@frozen
-class Payload:
+class Payload(Struct, frozen=True, gc=False):
     """What one `Session.receive` gives: the bytes, and the payload type that the sender named."""
 
     data: bytes

@@ -35,15 +35,20 @@ class Flight:
         self._has_room = asyncio.Event()
         self._has_room.set()
 
-    async def publish(self, size: int, publish: Callable[[], Awaitable[slim.CompletionHandle]]) -> None:
-        """Send a payload of so many bytes once it may go; look at the acknowledgement of one now and then."""
+    async def publish(
+        self,
+        publish: Callable[[bytes, str | None], Awaitable[slim.CompletionHandle]],
+        data: bytes,
+        kind: str | None,
+    ) -> None:
+        """Send a payload once it may go; look at the acknowledgement of one now and then."""
         while self._flying > _MOST:
             self._has_room.clear()
             await self._has_room.wait()
-        size += _HEADER
+        size = len(data) + _HEADER
         self._flying += size
         try:
-            handle = await publish()
+            handle = await publish(data, kind)
         except BaseException:
             self._landed(size)
             raise

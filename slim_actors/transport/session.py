@@ -95,20 +95,25 @@ class SlimSession:
 
     async def send(self, data: bytes, payload_type: str | None) -> None:
         """See `Session.send`."""
-        await self._known()
-        await self._flight.publish(len(data), lambda: self._publish(data, payload_type))
+        if self._introduction is not None:
+            await self._known(self._introduction)
+        await self._flight.publish(self._publish, data, payload_type)
 
     async def receive(self) -> Payload:
         """See `Session.receive`."""
-        await self._known()
+        if self._introduction is not None:
+            await self._known(self._introduction)
         while True:
             message = await next_message(self._session, self._peer)
-            if message.context.payload_type == INTRODUCTION:
+            context = message.context
+            if context.payload_type == INTRODUCTION:
                 self._take_refusal(message.payload)
                 continue
             if not self._introduces:
-                await self._check(message.context)
-            return Payload(message.payload, message.context.payload_type)
+                refusal = self._check(context)
+                if refusal is not None:
+                    await self._refuse(refusal)
+            return Payload(message.payload, context.payload_type)
 
     async def alive(self, data: bytes | None, payload_type: str, within: float) -> bool:
         """See `Session.alive`."""
@@ -138,32 +143,33 @@ class SlimSession:
             raise
         self._know(claims)
 
-    async def _known(self) -> None:
-        if self._introduction is None:
-            return
+    async def _known(self, introduction: asyncio.Task[None]) -> None:
         try:
-            await asyncio.shield(self._introduction)
+            await asyncio.shield(introduction)
         except (Denied, Untrusted) as error:
             raise SessionClosed(str(error), type(error)) from None
 
-    async def _check(self, context: slim.MessageContext) -> None:
-        """Learn who sent a message: SLIM lets messages pass, without MLS, whose token it has not checked."""
+    def _check(self, context: slim.MessageContext) -> str | None:
+        """Learn who sent a message, or why he is refused.
+
+        SLIM lets messages pass, without MLS, whose token it has not checked.
+        """
         if self._mls and self._peer.subject:
             # SLIM has; its encryption tells who is at the other end, for the whole session.
-            return
+            return None
         if self._credentials is None:
             if self._mls:
                 self._know(Claims(context.metadata.get(_MLS_SUBJECT, "")))
-            return
+            return None
         try:
             claims = self._credentials.verify(context.identity)
         except (Refused, ConfigurationError) as error:
-            await self._refuse(str(error))
-        else:
-            if self._mls and context.metadata.get(_MLS_SUBJECT) != claims.id:
-                await self._refuse("it shows the token of somebody else")
-            if claims.subject != self._peer.subject:
-                self._know(claims)
+            return str(error)
+        if self._mls and context.metadata.get(_MLS_SUBJECT) != claims.id:
+            return "it shows the token of somebody else"
+        if claims.subject != self._peer.subject:
+            self._know(claims)
+        return None
 
     async def _refuse(self, why: str) -> None:
         """Tell both sides, and end the session."""
