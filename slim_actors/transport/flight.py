@@ -12,7 +12,8 @@ from slim_actors.transport.bindings import slim
 __all__ = ["Flight"]
 
 _MOST = 512 * 1024
-_LOOK_EVERY = 128 * 1024
+_LOOK_EVERY = 256 * 1024
+"""Half of the most: while one acknowledgement is awaited, as much again may go."""
 _HEADER = 512
 """Bytes that SLIM puts around a payload, about."""
 
