@@ -25,7 +25,7 @@ from slim_actors.limits import too_large
 from slim_actors.link import Link
 from slim_actors.mailbox import Envelope, State
 from slim_actors.names import Address
-from slim_actors.outcomes import Outcomes
+from slim_actors.outcomes import ACCEPTED, Outcomes
 from slim_actors.plain import PlainOrigin
 from slim_actors.speaker import DEFAULT_TIMEOUT
 from slim_actors.streams import FIRST_ITEMS, Inlet, Outlet, Patience
@@ -64,6 +64,9 @@ class Conversation:
         self._limits = visit.limits
         self._outcomes = host.outcomes
         self._open: dict[int, Envelope] = {}
+        self._loop = asyncio.get_running_loop()
+        self._unsaid: list[int] = []
+        """The ids of tells that were accepted, and whose callers are told in a moment."""
         self._received = 0
         self._taken = 0
         self._credited = 0
@@ -74,9 +77,7 @@ class Conversation:
         self._is_over = False
         self.ended = asyncio.Event()
         self.link = link(owner=self)
-        self._handshake = asyncio.get_running_loop().call_later(
-            self._limits.handshake_timeout, self._expect_something
-        )
+        self._handshake = self._loop.call_later(self._limits.handshake_timeout, self._expect_something)
         self.greet()
 
     def greet(self) -> None:
@@ -97,6 +98,7 @@ class Conversation:
         """End the conversation: what the caller has sent that never came was not, and is not, started."""
         if self.link.framed:
             self._is_over = True
+            self._say_accepted()
             # An outcome may have been lost on its way, in an outage.
             came = {"came": self._outcomes.ids(self.link.peer)}
             self.link.send(wire.Error(0, Stopped.code, f"{self._cell.address} has stopped.", came))
@@ -169,7 +171,8 @@ class Conversation:
         if not envelope.wants_reply and envelope.state is State.WAITING:
             # From here on the message is the agent's: neither its caller's end nor its cancel concerns it.
             self.done(envelope)
-            self._outcomes.end(envelope, self.link.send(wire.Accepted([envelope.id])))
+            self._outcomes.end(envelope, ACCEPTED)
+            self._accept(envelope.id)
 
     def replied(self, envelope: Envelope, value: Any) -> None:
         """See `Origin.replied`."""
@@ -208,6 +211,17 @@ class Conversation:
             self._credited = self._taken
             self.link.send(wire.Credit(self._taken))
 
+    def _accept(self, message_id: int) -> None:
+        # What one payload brought is accepted in one frame: a frame for each would cost more than the tells.
+        if not self._unsaid:
+            self._loop.call_soon(self._say_accepted)
+        self._unsaid.append(message_id)
+
+    def _say_accepted(self) -> None:
+        ids, self._unsaid = self._unsaid, []
+        for start in range(0, len(ids), WINDOW):
+            self.link.send(wire.Accepted(ids[start : start + WINDOW]))
+
     def _last(self, envelope: Envelope, value: Any) -> bytes:
         """Send the frame that ends a message well."""
         outlet = envelope.outlet
@@ -229,7 +243,10 @@ class Conversation:
         if self._is_over:
             return
         seen = self._outcomes.find(self.link.peer, frame.id)
-        if isinstance(seen, bytes):
+        if seen is ACCEPTED:
+            self._accept(frame.id)
+            self._not_for_ever_unread()
+        elif isinstance(seen, bytes):
             # An earlier copy may have lost some of its parts.
             self.link.forget(frame.id)
             self.link.send_encoded(seen, frame.id)

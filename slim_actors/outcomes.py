@@ -8,7 +8,10 @@ from collections import OrderedDict, deque
 from slim_actors.mailbox import Envelope
 from slim_actors.names import Address
 
-__all__ = ["Outcomes"]
+__all__ = ["ACCEPTED", "Outcomes"]
+
+ACCEPTED = b""
+"""Stands for the outcome of a tell, which takes no frame of its own."""
 
 _PER_SENDER = 4096
 _SENDERS = 1024
@@ -71,7 +74,7 @@ class Outcomes:
             self._forget_oldest(window)
 
     def end(self, envelope: Envelope, frame: bytes) -> None:
-        """Remember the frame that ended a message."""
+        """Remember the frame that ended a message, or `ACCEPTED`."""
         window = self._find(envelope.sender)
         if window is None or envelope.id not in window.entries:
             return
