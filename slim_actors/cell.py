@@ -34,7 +34,7 @@ from slim_actors.errors import (
 from slim_actors.factory import Factory, make
 from slim_actors.keeper import Keeper
 from slim_actors.life import Host, Life
-from slim_actors.mailbox import Envelope, MailboxQueue, MailboxStats, State
+from slim_actors.mailbox import DONE, WAITING, Envelope, MailboxQueue, MailboxStats
 from slim_actors.middleware import NOBODY, Hooks
 from slim_actors.names import Address
 from slim_actors.recovery import Recovery
@@ -223,15 +223,15 @@ class Cell:
 
     def take_back(self, envelope: Envelope) -> None:
         """Take a message of the instance to itself out of the mailbox, if it still waits there."""
-        if envelope.state is State.WAITING:
+        if envelope.state is WAITING:
             self._outcome(envelope, Cancelled("It was taken back before it was handled."))
-            envelope.state = State.DONE
+            envelope.state = DONE
             self.mailbox.discard(envelope)
             self.quiet_if_idle()
 
     def cancel(self, envelope: Envelope) -> None:
         """Cancel a message: a waiting one is never handled, a running one is cancelled at its next await."""
-        if envelope.state is State.DONE or self.keeper.outlives_its_sender(envelope):
+        if envelope.state is DONE or self.keeper.outlives_its_sender(envelope):
             return
         self.mailbox.cancelled += 1
         self._end(envelope, Cancelled("The caller cancelled the message."))
@@ -249,7 +249,7 @@ class Cell:
         """End what is handled and whose deadline has passed; give the next deadline."""
         # Not those that wait for the store: their handlers have ended.
         workers = [one for one, task in self.running.items() if self._workers.have(task)]
-        running = [one for one in workers if one.state is not State.DONE and one.outlet is None]
+        running = [one for one in workers if one.state is not DONE and one.outlet is None]
         for envelope in running:
             if envelope.expires <= now:
                 self.mailbox.expired += 1
@@ -317,7 +317,7 @@ class Cell:
 
         def end() -> None:
             self.mailbox.handled += 1
-            if envelope.state is not State.DONE:
+            if envelope.state is not DONE:
                 self._outcome(envelope, None)
                 envelope.reply(value)
 
@@ -328,7 +328,7 @@ class Cell:
         error = RemoteError.of(cause, with_traceback=self.agent.send_tracebacks)
         error.__cause__ = cause
         lost = self.keeper.reject(envelope, error)
-        if envelope.state is State.DONE:
+        if envelope.state is DONE:
             return False
         self._when_kept(envelope, lambda: self._lose(envelope, lost or error))
         return True
@@ -361,7 +361,7 @@ class Cell:
 
     def fail(self, envelope: Envelope, error: DeliveryError) -> None:
         """End a message without a reply; one that nobody waits for becomes a dead letter."""
-        if envelope.state is State.DONE or self.keeper.outlives_its_sender(envelope):
+        if envelope.state is DONE or self.keeper.outlives_its_sender(envelope):
             return
         self._outcome(envelope, error)
         envelope.fail(error)

@@ -23,7 +23,7 @@ from slim_actors.errors import (
 )
 from slim_actors.limits import too_large
 from slim_actors.link import Link
-from slim_actors.mailbox import Envelope, State
+from slim_actors.mailbox import WAITING, Envelope
 from slim_actors.names import Address
 from slim_actors.outcomes import ACCEPTED, Outcomes
 from slim_actors.plain import PlainOrigin
@@ -168,7 +168,7 @@ class Conversation:
     def accepted(self, envelope: Envelope) -> None:
         """See `Origin.accepted`."""
         self.taken()
-        if not envelope.wants_reply and envelope.state is State.WAITING:
+        if not envelope.wants_reply and envelope.state is WAITING:
             # From here on the message is the agent's: neither its caller's end nor its cancel concerns it.
             self.done(envelope)
             self._outcomes.end(envelope, ACCEPTED)

@@ -18,7 +18,10 @@ class Turns:
 
     def __init__(self) -> None:
         self._all: OrderedDict[Envelope, None] = OrderedDict()
+        self._only: Address | None = None
+        """The sender of all there is, while there is only one."""
         self._senders: OrderedDict[Address, OrderedDict[Envelope, None]] = OrderedDict()
+        """What each has, from the second sender on: one alone, the usual case, has every turn anyway."""
 
     def __len__(self) -> int:
         return len(self._all)
@@ -32,11 +35,21 @@ class Turns:
 
     def add(self, envelope: Envelope) -> None:
         """Put one at the end of its sender's."""
+        if self._senders:
+            self._line_up(envelope)
+        elif not self._all:
+            self._only = envelope.sender
+        elif envelope.sender is not self._only and envelope.sender != self._only:
+            # Each is lined up once at the most, so this costs no more than to line up all of them at once.
+            for waiting in self._all:
+                self._line_up(waiting)
+            self._line_up(envelope)
         self._all[envelope] = None
-        self._senders.setdefault(envelope.sender, OrderedDict())[envelope] = None
 
     def next(self) -> Envelope:
         """Take out the first of the sender whose turn it is."""
+        if not self._senders:
+            return self._all.popitem(last=False)[0]
         sender, waiting = next(iter(self._senders.items()))
         envelope = next(iter(waiting))
         self.remove(envelope)
@@ -49,10 +62,11 @@ class Turns:
         if envelope not in self._all:
             return
         del self._all[envelope]
-        waiting = self._senders[envelope.sender]
-        del waiting[envelope]
-        if not waiting:
-            del self._senders[envelope.sender]
+        if self._senders:
+            waiting = self._senders[envelope.sender]
+            del waiting[envelope]
+            if not waiting:
+                del self._senders[envelope.sender]
 
     def clear(self) -> list[Envelope]:
         """Take all out."""
@@ -60,3 +74,6 @@ class Turns:
         self._all.clear()
         self._senders.clear()
         return left
+
+    def _line_up(self, envelope: Envelope) -> None:
+        self._senders.setdefault(envelope.sender, OrderedDict())[envelope] = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from slim_actors.context import Context
 from slim_actors.errors import Cancelled, DeliveryError, Expired
 from slim_actors.forward import Forward
-from slim_actors.mailbox import Envelope, State
+from slim_actors.mailbox import DONE, RUNNING, Envelope
 from slim_actors.timers import TICK
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Workers:
             envelope = busy.get(worker)
             if envelope is None:
                 worker.cancel()
-            elif not let_finish and envelope.state is not State.DONE:
+            elif not let_finish and envelope.state is not DONE:
                 why = f"{self._cell.address} ended while the message was handled."
                 self._cell.fail(envelope, Cancelled(why))
                 worker.cancel()
@@ -68,17 +68,18 @@ class Workers:
 
     async def _work(self) -> None:
         cell, life = self._cell, self._life
+        mailbox, loop = cell.mailbox, asyncio.get_running_loop()
         worker = asyncio.current_task()
         assert worker is not None, "a coroutine runs in a task"
         in_a_row = 0
         while not life.is_over:
             cell.quiet_if_idle()
-            envelope = await cell.mailbox.take()
-            if envelope.expires <= asyncio.get_running_loop().time():
-                cell.mailbox.expired += 1
+            envelope = mailbox.next() or await mailbox.take()
+            if envelope.expires <= loop.time():
+                mailbox.expired += 1
                 cell.fail(envelope, Expired("The deadline passed while the message waited."))
                 continue
-            envelope.state = State.RUNNING
+            envelope.state = RUNNING
             cell.running[envelope] = worker
             try:
                 await self._handle(envelope)
@@ -117,7 +118,7 @@ class Workers:
                     raised = error
                     is_news = cell.failed(envelope, error)
                     raise
-                if isinstance(value, Forward) and envelope.state is not State.DONE:
+                if isinstance(value, Forward) and envelope.state is not DONE:
                     cell.running[envelope] = asyncio.create_task(self._forward(envelope, ctx, value))
                 else:
                     cell.replied(envelope, value)
@@ -149,7 +150,7 @@ class Workers:
         try:
             value = await cell.router.forward(forward.route, forward.message, envelope, ctx.forwarded())
         except asyncio.CancelledError:
-            if envelope.state is not State.DONE:
+            if envelope.state is not DONE:
                 raise
         except DeliveryError as error:
             # The caller gets the error of the agent that was to answer, as if it had asked that one.
