@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from math import inf
 from typing import Any
 
@@ -35,7 +34,7 @@ from slim_actors.factory import Factory, make
 from slim_actors.keeper import Keeper
 from slim_actors.life import Host, Life
 from slim_actors.mailbox import DONE, WAITING, Envelope, MailboxQueue, MailboxStats
-from slim_actors.middleware import NOBODY, Hooks
+from slim_actors.middleware import Hooks
 from slim_actors.names import Address
 from slim_actors.recovery import Recovery
 from slim_actors.routing.router import Router
@@ -94,7 +93,7 @@ class Cell:
         self.deadlines = Deadlines(self._expire)
         """Those of what is being handled."""
         self._quiet = asyncio.Event()
-        self._quiet.set()
+        """Set once it drains and has nothing left to do."""
         self._draining = False
         self.life = Life(self, agent)
         self._workers = Workers(self, self.life, 0)
@@ -176,15 +175,15 @@ class Cell:
         if self._draining:
             envelope.fail(Stopped(f"{self.address} is stopping."))
             return
-        cycle = self._cycle(envelope)
-        if cycle is not None:
-            envelope.fail(cycle)
-            return
-        if self.keeper.claims(envelope, self.deliver):
-            return
+        if envelope.context:
+            cycle = self._cycle(envelope)
+            if cycle is not None:
+                envelope.fail(cycle)
+                return
+            if self.keeper.claims(envelope, self.deliver):
+                return
         if self.hooks.received:
             self.hooks.call(self.hooks.received, Context(self, envelope), envelope.message)
-        self._quiet.clear()
         try:
             dropped = self.mailbox.put(envelope)
         except Busy as error:
@@ -256,12 +255,6 @@ class Cell:
                 self._end(envelope, Expired("The deadline passed while the message was handled."))
         return min((one.expires for one in running if one.expires > now), default=inf)
 
-    def handling(self, ctx: Context, envelope: Envelope) -> AbstractContextManager[object]:
-        """Give what is to be held while a handler runs."""
-        if not self.hooks.handling:
-            return NOBODY
-        return self.hooks.around(self.hooks.handling, ctx, envelope.message)
-
     async def drain(self, within: float) -> None:
         """Take nothing new, finish what was accepted, and stop the children, in so many seconds in all."""
         ends = asyncio.get_running_loop().time() + within
@@ -271,6 +264,7 @@ class Cell:
             self.fail(envelope, Stopped(f"{self.address} is stopping."))
         try:
             async with asyncio.timeout(within):
+                self.quiet_if_idle()
                 await self._quiet.wait()
         except TimeoutError:
             self.hand_back()
@@ -314,14 +308,17 @@ class Cell:
 
     def replied(self, envelope: Envelope, value: Any) -> None:
         """End a message with what its handler returned, once what it changed is kept."""
+        if self.keeper.has_store:
+            self._when_kept(envelope, lambda: self._reply(envelope, value))
+        else:
+            self._reply(envelope, value)
 
-        def end() -> None:
-            self.mailbox.handled += 1
-            if envelope.state is not DONE:
-                self._outcome(envelope, None)
-                envelope.reply(value)
-
-        self._when_kept(envelope, end)
+    def _reply(self, envelope: Envelope, value: Any) -> None:
+        self.mailbox.handled += 1
+        if envelope.state is not DONE:
+            if self.hooks.replied:
+                self.hooks.call(self.hooks.replied, Context(self, envelope), envelope.message, None)
+            envelope.reply(value)
 
     def failed(self, envelope: Envelope, cause: BaseException) -> bool:
         """Fail a message with what its handler raised; tell whether that is its outcome."""
@@ -353,9 +350,10 @@ class Cell:
         """Take note that a task has nothing to do with a message any more."""
         if self.running.get(envelope) is task:
             del self.running[envelope]
-            self.quiet_if_idle()
+            if self._draining:
+                self.quiet_if_idle()
 
-    def _outcome(self, envelope: Envelope, error: Exception | None) -> None:
+    def _outcome(self, envelope: Envelope, error: Exception) -> None:
         if self.hooks.outcome:
             self.hooks.call(self.hooks.outcome, Context(self, envelope), envelope.message, error)
 
@@ -372,5 +370,5 @@ class Cell:
 
     def quiet_if_idle(self) -> None:
         """Let a drain go on once there is nothing left to do."""
-        if not self.running and not len(self.mailbox):
+        if self._draining and not self.running and not len(self.mailbox):
             self._quiet.set()

@@ -14,7 +14,10 @@ from slim_actors.mailbox import DONE, RUNNING, Envelope
 from slim_actors.timers import TICK
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from slim_actors.cell import Cell
+    from slim_actors.declaration import Handler
     from slim_actors.life import Life
 
 __all__ = ["STOP_WITHIN", "Workers"]
@@ -73,11 +76,11 @@ class Workers:
         assert worker is not None, "a coroutine runs in a task"
         in_a_row = 0
         while not life.is_over:
-            cell.quiet_if_idle()
             envelope = mailbox.next() or await mailbox.take()
             if envelope.expires <= loop.time():
                 mailbox.expired += 1
                 cell.fail(envelope, Expired("The deadline passed while the message waited."))
+                cell.quiet_if_idle()
                 continue
             envelope.state = RUNNING
             cell.running[envelope] = worker
@@ -99,21 +102,25 @@ class Workers:
 
     async def _handle(self, envelope: Envelope) -> None:
         cell = self._cell
+        found = envelope.handler
+        assert found is not None, "what has no handler is refused at the door"
         ctx = Context(cell, envelope)
-        if ctx.deadline is not None:
+        if envelope.outlet is None:
             # A caller cancels at its deadline; this is for one that cannot any more, or never does.
-            cell.deadlines.watch(ctx.deadline)
+            cell.deadlines.watch(envelope.expires)
         raised: BaseException | None = None
         is_news = False
         try:
-            with cell.handling(ctx, envelope):
+            with cell.hooks.around(cell.hooks.handling, ctx, envelope.message):
                 try:
                     if (room := envelope.origin.room()) is not None:
                         await room
-                    if (kept := cell.keeper.ready(envelope)) is not None:
+                    if cell.keeper.has_store and (kept := cell.keeper.ready(envelope)) is not None:
                         await kept
-                    value = await self._call(envelope, ctx)
-                    value = cell.keeper.stage(envelope, value, ctx.forwarded)
+                    called = self._call(found, envelope, ctx)
+                    value = await (self._stream(called, envelope) if found.streams else called)
+                    if cell.keeper.has_store:
+                        value = cell.keeper.stage(envelope, value, ctx.forwarded)
                 except BaseException as error:
                     raised = error
                     is_news = cell.failed(envelope, error)
@@ -130,19 +137,17 @@ class Workers:
             if is_news and isinstance(error, Exception) and self._life is cell.life:
                 cell.recovery.failed(cell, error)
 
-    async def _call(self, envelope: Envelope, ctx: Context) -> Any:
-        found = envelope.handler
-        assert found is not None, "what has no handler is refused at the door"
-        given = {"ctx": ctx, "items": envelope.inlet}
-        message = () if found.declared is TICK else (envelope.message,)
-        called = getattr(self._life.agent, found.method)(*message, *(given[role] for role in found.takes))
-        if not found.streams:
-            return await called
+    def _call(self, found: Handler, envelope: Envelope, ctx: Context) -> Any:
+        method = getattr(self._life.agent, found.method)
+        given = [ctx if role == "ctx" else envelope.inlet for role in found.takes] if found.takes else ()
+        return method(*given) if found.declared is TICK else method(envelope.message, *given)
+
+    @staticmethod
+    async def _stream(called: AsyncGenerator[Any], envelope: Envelope) -> None:
         assert envelope.outlet is not None, "who does not want a stream is refused at the door"
         async with aclosing(called) as items:
             async for item in items:
                 await envelope.outlet.put(item)
-        return None
 
     async def _forward(self, envelope: Envelope, ctx: Context, forward: Forward) -> None:
         """Let another agent answer; the worker is free for the next message meanwhile."""
