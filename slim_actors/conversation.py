@@ -18,7 +18,6 @@ from slim_actors.errors import (
     RemoteError,
     Stopped,
     TooLarge,
-    UnhandledMessage,
     to_wire,
 )
 from slim_actors.limits import too_large
@@ -77,6 +76,8 @@ class Conversation:
         self._is_over = False
         self.ended = asyncio.Event()
         self.link = link(owner=self)
+        self.room: Callable[[], Awaitable[None] | None] = self.link.room
+        """See `Origin.room`."""
         self._handshake = self._loop.call_later(self._limits.handshake_timeout, self._expect_something)
         self.greet()
 
@@ -104,10 +105,6 @@ class Conversation:
             self.link.send(wire.Error(0, Stopped.code, f"{self._cell.address} has stopped.", came))
         await self.link.close()
 
-    def room(self) -> Awaitable[None] | None:
-        """See `Origin.room`."""
-        return self.link.room()
-
     @property
     def busy(self) -> bool:
         """See `LinkOwner.busy`: a caller that is gone must not keep handlers running."""
@@ -115,28 +112,9 @@ class Conversation:
 
     def frame(self, frame: wire.Frame) -> None:
         """See `LinkOwner.frame`."""
-        match frame:
-            case wire.Ask() | wire.Tell() | wire.Stream():
-                self._message(frame)
-            case wire.Item():
-                envelope = self._open.get(frame.id)
-                if envelope is not None and envelope.inlet is not None:
-                    envelope.inlet.item(frame.number, frame.body)
-            case wire.End():
-                envelope = self._open.get(frame.id)
-                if envelope is not None and envelope.inlet is not None:
-                    envelope.inlet.end(frame.count)
-            case wire.Grant():
-                envelope = self._open.get(frame.id)
-                if envelope is not None and envelope.outlet is not None:
-                    envelope.outlet.grant(frame.total)
-            case wire.Cancel():
-                self.link.forget(frame.id)
-                envelope = self._open.get(frame.id)
-                if envelope is not None:
-                    self._cell.cancel(envelope)
-            case _:
-                pass
+        take = _TAKES.get(type(frame))
+        if take is not None:
+            take(self, frame)
 
     def problem(self, problem: Problem) -> None:
         """See `LinkOwner.problem`."""
@@ -148,7 +126,7 @@ class Conversation:
         """See `LinkOwner.plain`: a peer without our wire format is answered in plain bytes."""
         untyped = self._cell.declaration.untyped
         self._plain_ids -= 1
-        expires = _expires(DEFAULT_TIMEOUT)
+        expires = self.link.last_heard + DEFAULT_TIMEOUT
         envelope = Envelope(self._plain_ids, payload.data, untyped, self.link.peer, expires, self._plain)
         self._plain.expect(envelope)
         self._receive(envelope, len(payload.data))
@@ -239,29 +217,53 @@ class Conversation:
     def _grant(self, message_id: int, total: int) -> None:
         self.link.send(wire.Grant(message_id, total))
 
+    def _item(self, frame: wire.Item) -> None:
+        envelope = self._open.get(frame.id)
+        if envelope is not None and envelope.inlet is not None:
+            envelope.inlet.item(frame.number, frame.body)
+
+    def _flow_ended(self, frame: wire.End) -> None:
+        envelope = self._open.get(frame.id)
+        if envelope is not None and envelope.inlet is not None:
+            envelope.inlet.end(frame.count)
+
+    def _granted(self, frame: wire.Grant) -> None:
+        envelope = self._open.get(frame.id)
+        if envelope is not None and envelope.outlet is not None:
+            envelope.outlet.grant(frame.total)
+
+    def _cancelled(self, frame: wire.Cancel) -> None:
+        self.link.forget(frame.id)
+        envelope = self._open.get(frame.id)
+        if envelope is not None:
+            self._cell.cancel(envelope)
+
     def _message(self, frame: wire.Incoming) -> None:
         if self._is_over:
             return
-        seen = self._outcomes.find(self.link.peer, frame.id)
-        if seen is ACCEPTED:
+        sender = self.link.peer
+        seen = self._outcomes.find(sender, frame.id)
+        if seen is None:
+            found = self._cell.declaration.find(frame.type)
+            # The link has just looked at the clock, once for all that came together.
+            expires = self.link.last_heard + min(frame.ttl, _LONGEST_TTL)
+            wants_reply = type(frame) is not wire.Tell
+            envelope = Envelope(
+                frame.id, None, found, sender, expires, self, frame.context or {}, wants_reply
+            )
+            self._outcomes.begin(envelope)
+            self._receive(envelope, len(frame.body), frame)
+        elif isinstance(seen, Envelope):
+            # Sent again while it is under way.
+            self._move_here(seen)
+        elif seen is ACCEPTED:
             self._accept(frame.id)
             self._not_for_ever_unread()
-        elif isinstance(seen, bytes):
+        else:
             # An earlier copy may have lost some of its parts.
             self.link.forget(frame.id)
             self.link.send_encoded(seen, frame.id)
             self._not_for_ever_unread()
-        elif seen is not None:
-            # Sent again while it is under way.
-            self._move_here(seen)
-        else:
-            found = self._cell.declaration.find(frame.type)
-            envelope = Envelope(
-                frame.id, None, found, self.link.peer, _expires(frame.ttl), self, frame.context or {}
-            )
-            envelope.wants_reply = not isinstance(frame, wire.Tell)
-            self._outcomes.begin(envelope)
-            self._receive(envelope, len(frame.body), frame)
 
     def _receive(self, envelope: Envelope, size: int, frame: wire.Incoming | None = None) -> None:
         self._received += 1
@@ -283,22 +285,23 @@ class Conversation:
         Raises:
             DeliveryError: It may not.
         """
-        found = envelope.handler
-        if self._cell.agent.require_mls and not self.link.mls:
+        found, life = envelope.handler, self._cell.life
+        if life.agent.require_mls and not self.link.mls:
             raise Denied("This agent takes messages from end-to-end encrypted sessions only (mls=True).")
-        denied = self._cell.life.guard.denies(envelope.sender, found)
+        denied = life.guard.denies(envelope.sender, found)
         if denied is not None:
             raise denied
-        self._identify(envelope.sender)
+        if self._visit.identity is None:
+            self._identify(envelope.sender)
         if self._received - self._taken > 2 * WINDOW:
             raise Busy(f"{2 * WINDOW} messages of this caller wait already.", _RETRY_AFTER)
         if frame is None and size > self._limits.max_payload:
             raise TooLarge(too_large(size, self._limits.max_payload))
-        found = self._handled(found, frame)
         self._visit.hold(size)
         envelope.size = size
-        if frame is not None:
-            self._open_flows(envelope, found, frame)
+        more = type(frame) is wire.Stream or (type(frame) is wire.Ask and frame.items)
+        if more or found is None or found.flows:
+            return self._open_flows(envelope, self._cell.declaration.check(found, frame), frame)
         return found
 
     def _identify(self, sender: Address) -> None:
@@ -310,22 +313,9 @@ class Conversation:
             self._goodbye = self._goodbye or asyncio.create_task(self.link.close())
             raise
 
-    def _handled(self, found: Handler | None, frame: wire.Incoming | None) -> Handler:
-        what = "plain bytes" if frame is None else frame.type[:200]
-        if found is None:
-            accepts = self._cell.declaration.accepts
-            if frame is None:
-                raise UnhandledMessage(f"This agent does not take plain bytes; it takes {accepts}.")
-            raise UnhandledMessage(f"There is no handler for {what}; this agent takes {accepts}.")
-        if found.streams and not isinstance(frame, wire.Stream):
-            raise UnhandledMessage(f"{what} is answered with a stream: call stream(...) for it.")
-        if found.items_body is None and isinstance(frame, wire.Ask | wire.Stream) and frame.items:
-            raise UnhandledMessage(f"The handler for {what} takes no items.")
-        return found
-
-    def _open_flows(self, envelope: Envelope, found: Handler, frame: wire.Incoming) -> None:
-        if not isinstance(frame, wire.Stream) and found.items_body is None:
-            return
+    def _open_flows(self, envelope: Envelope, found: Handler, frame: wire.Incoming | None) -> Handler:
+        if frame is None or (not isinstance(frame, wire.Stream) and found.items_body is None):
+            return found
         self._visit.open_stream()
         # The id and not the frame is kept by what follows: its body may be large.
         message_id = frame.id
@@ -336,7 +326,7 @@ class Conversation:
                 self._patience,
             )
         if found.items_body is None:
-            return
+            return found
         envelope.inlet = Inlet(
             found.items_body,
             lambda total: self._grant(message_id, total),
@@ -348,6 +338,7 @@ class Conversation:
             envelope.inlet.end(0)
         else:
             self._grant(frame.id, FIRST_ITEMS)
+        return found
 
     def _move_here(self, envelope: Envelope) -> None:
         """Let the outcome of a message go to where it was sent from last."""
@@ -357,12 +348,15 @@ class Conversation:
         before.give_away(envelope)
         envelope.origin = self
         self._open[envelope.id] = envelope
-        self._visit.take_over(envelope.size, flows=envelope.has_flows)
+        self._visit.count(envelope.size)
+        self._visit.count_stream(envelope.has_flows)
 
     def give_away(self, envelope: Envelope) -> None:
         """Count a message out that goes on elsewhere."""
         if self._open.pop(envelope.id, None) is not None:
-            self._visit.take_over(-envelope.size, flows=-envelope.has_flows)
+            self._visit.count(-envelope.size)
+            if envelope.has_flows:
+                self._visit.count_stream(-1)
 
     def _expect_something(self) -> None:
         if not self.link.has_heard:
@@ -371,9 +365,9 @@ class Conversation:
 
     def _holds_up(self) -> bool:
         """Tell whether others wait for the end of a stream that its other end lets stand; it ends then."""
-        if not self._cell.stats.depth:
+        if not self._cell.depth:
             return False
-        asyncio.get_running_loop().call_soon(self._end, "it keeps others waiting with a stream that stands")
+        self._loop.call_soon(self._end, "it keeps others waiting with a stream that stands")
         return True
 
     def _not_for_ever_unread(self) -> None:
@@ -389,5 +383,12 @@ class Conversation:
         return self.link.send(wire.Error(message_id, *to_wire(error)))
 
 
-def _expires(seconds: float) -> float:
-    return asyncio.get_running_loop().time() + min(seconds, _LONGEST_TTL)
+_TAKES: dict[type[wire.Frame], Callable[[Conversation, Any], None]] = {
+    wire.Ask: Conversation._message,  # noqa: SLF001 (the table of the class itself)
+    wire.Tell: Conversation._message,  # noqa: SLF001
+    wire.Stream: Conversation._message,  # noqa: SLF001
+    wire.Item: Conversation._item,  # noqa: SLF001
+    wire.End: Conversation._flow_ended,  # noqa: SLF001
+    wire.Grant: Conversation._granted,  # noqa: SLF001
+    wire.Cancel: Conversation._cancelled,  # noqa: SLF001
+}
