@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["STOP_WITHIN", "Workers"]
 
-_YIELD_AFTER = 64
-"""Messages handled in a row before other tasks get their turn: a handler need never wait for anything."""
+_MOST_IN_A_ROW, _YIELD_AFTER = 256, 0.02
+"""Messages, and seconds, after which other tasks get their turn: a handler need never wait for anything. Not
+after a few: replies made in a row leave in one payload, which costs as much as dozens of messages."""
 
 STOP_WITHIN = 2.0
 """Seconds that a handler may take to end which was cancelled."""
@@ -74,10 +75,15 @@ class Workers:
         mailbox, loop = cell.mailbox, asyncio.get_running_loop()
         worker = asyncio.current_task()
         assert worker is not None, "a coroutine runs in a task"
-        in_a_row = 0
+        in_a_row, began = 0, loop.time()
+        now = began
         while not life.is_over:
-            envelope = mailbox.next() or await mailbox.take()
-            if envelope.expires <= loop.time():
+            envelope = mailbox.next()
+            if envelope is None:
+                envelope = await mailbox.take()
+                in_a_row, began = 0, loop.time()
+                now = began
+            if envelope.expires <= now:
                 mailbox.expired += 1
                 cell.fail(envelope, Expired("The deadline passed while the message waited."))
                 cell.quiet_if_idle()
@@ -95,9 +101,11 @@ class Workers:
             while worker.cancelling() and not life.is_over:
                 worker.uncancel()
             in_a_row += 1
-            if in_a_row >= _YIELD_AFTER:
-                in_a_row = 0
+            now = loop.time()
+            if in_a_row >= _MOST_IN_A_ROW or now - began >= _YIELD_AFTER:
                 await asyncio.sleep(0)
+                in_a_row, began = 0, loop.time()
+                now = began
         cell.quiet_if_idle()
 
     async def _handle(self, envelope: Envelope) -> None:
