@@ -158,7 +158,8 @@ class Conversation:
             return
         self.done(envelope)
         try:
-            frame = self._last(envelope, value)
+            reply = envelope.outlet is None
+            frame = self.link.send(wire.Reply(envelope.id, value)) if reply else self._last(envelope, value)
         except TooLarge as error:
             error.may_have_run = True
             frame = self._error(envelope.id, error)
@@ -201,10 +202,9 @@ class Conversation:
             self.link.send(wire.Accepted(ids[start : start + WINDOW]))
 
     def _last(self, envelope: Envelope, value: Any) -> bytes:
-        """Send the frame that ends a message well."""
+        """Send the frame that ends a stream well."""
         outlet = envelope.outlet
-        if outlet is None:
-            return self.link.send(wire.Reply(envelope.id, value))
+        assert outlet is not None, "what has none gets a reply"
         if envelope.handler is not None and not envelope.handler.streams and value is not None:
             # A handler that returns makes a stream of one.
             self._send_item(envelope.id, outlet.count, value)
@@ -349,13 +349,13 @@ class Conversation:
         envelope.origin = self
         self._open[envelope.id] = envelope
         self._visit.count(envelope.size)
-        self._visit.count_stream(envelope.has_flows)
+        self._visit.count_stream(envelope.outlet is not None or envelope.inlet is not None)
 
     def give_away(self, envelope: Envelope) -> None:
         """Count a message out that goes on elsewhere."""
         if self._open.pop(envelope.id, None) is not None:
             self._visit.count(-envelope.size)
-            if envelope.has_flows:
+            if envelope.outlet is not None or envelope.inlet is not None:
                 self._visit.count_stream(-1)
 
     def _expect_something(self) -> None:

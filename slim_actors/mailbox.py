@@ -158,11 +158,6 @@ class Envelope(Struct, eq=False):
     """Called when it ends without its handler having ended: of a durable message, which may come again."""
 
     @property
-    def has_flows(self) -> bool:
-        """Whether items come with it or go out for it."""
-        return self.outlet is not None or self.inlet is not None
-
-    @property
     def verb(self) -> Verb:
         """How it was sent."""
         if self.outlet is not None:
@@ -207,15 +202,15 @@ class MailboxQueue:
         self.cancelled = self.dropped = self.refused = self.denied = 0
 
     def __len__(self) -> int:
-        return len(self._accepted)
+        return len(self._accepted.all)
 
     @property
     def stats(self) -> MailboxStats:
         """The numbers as they are now."""
-        oldest = next(iter(self._accepted)).accepted_at if self._accepted else None
+        oldest = next(iter(self._accepted.all)).accepted_at if self._accepted.all else None
         age = 0.0 if oldest is None else self._loop.time() - oldest
         return MailboxStats(
-            len(self._accepted),
+            len(self._accepted.all),
             age,
             self.accepted,
             self.handled,
@@ -242,9 +237,10 @@ class MailboxQueue:
             if self._declared.overflow == "busy":
                 self.refused += 1
                 raise Busy(
-                    f"The mailbox is full: {len(self._accepted)} messages wait.", self._declared.retry_after
+                    f"The mailbox is full: {len(self._accepted.all)} messages wait.",
+                    self._declared.retry_after,
                 )
-            dropped = next((waiting for waiting in self._accepted if not waiting.keep), None)
+            dropped = next((waiting for waiting in self._accepted.all if not waiting.keep), None)
             if dropped is not None:
                 self._remove(dropped)
                 self.dropped += 1
@@ -253,11 +249,11 @@ class MailboxQueue:
 
     def next(self) -> Envelope | None:
         """Give the next message; None if none waits."""
-        if not self._accepted:
+        if not self._accepted.all:
             return None
         envelope = self._accepted.next()
         self._bytes -= envelope.size
-        if self._parked:
+        if self._parked.all:
             self._unpark()
         return envelope
 
@@ -276,7 +272,7 @@ class MailboxQueue:
 
     def discard(self, envelope: Envelope) -> None:
         """Take a message out, wherever it waits."""
-        if envelope in self._accepted:
+        if envelope in self._accepted.all:
             self._remove(envelope)
             self._unpark()
         else:
@@ -295,14 +291,14 @@ class MailboxQueue:
     @property
     def _is_full(self) -> bool:
         # One always fits, however large.
-        return len(self._accepted) >= self._declared.capacity or self._bytes >= _MOST_BYTES
+        return len(self._accepted.all) >= self._declared.capacity or self._bytes >= _MOST_BYTES
 
     def _remove(self, envelope: Envelope) -> None:
         self._accepted.remove(envelope)
         self._bytes -= envelope.size
 
     def _unpark(self) -> None:
-        while self._parked and not self._is_full:
+        while self._parked.all and not self._is_full:
             self._accept(self._parked.next())
 
     def _accept(self, envelope: Envelope) -> None:

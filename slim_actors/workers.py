@@ -11,6 +11,7 @@ from slim_actors.context import Context
 from slim_actors.errors import Cancelled, DeliveryError, Expired
 from slim_actors.forward import Forward
 from slim_actors.mailbox import DONE, RUNNING, Envelope
+from slim_actors.middleware import NOBODY
 from slim_actors.timers import TICK
 
 if TYPE_CHECKING:
@@ -116,10 +117,11 @@ class Workers:
         if envelope.outlet is None:
             # A caller cancels at its deadline; this is for one that cannot any more, or never does.
             cell.deadlines.watch(envelope.expires)
+        handling = cell.hooks.handling
         raised: BaseException | None = None
         is_news = False
         try:
-            with cell.hooks.around(cell.hooks.handling, ctx, envelope.message):
+            with cell.hooks.around(handling, ctx, envelope.message) if handling else NOBODY:
                 try:
                     if (room := envelope.origin.room()) is not None:
                         await room
