@@ -83,9 +83,6 @@ class Rule:
         return answer is True
 
 
-_NO_RULES = (None, None)
-
-
 class Guard:
     """Decides who may call one instance: the agent's rule and the handler's must both admit the sender.
 
@@ -99,8 +96,8 @@ class Guard:
 
     def denies(self, sender: Address, handler: Handler | None) -> Denied | None:
         """Give the error for a sender that may not call this handler, or None for one that may."""
-        rules = (self._rule, handler.allow if handler is not None else None)
-        if rules == _NO_RULES or all(rule is None or rule.admits(sender) for rule in rules):
+        rule, narrower = self._rule, None if handler is None else handler.allow
+        if (rule is None or rule.admits(sender)) and (narrower is None or narrower.admits(sender)):
             return None
         what = f"{handler.method} of {self._name}" if handler is not None else self._name
         return Denied(f"{_who(sender)} may not call {what}.")

@@ -83,7 +83,7 @@ class Admission:
         if self._all.sessions >= limits.max_sessions_in_all:
             raise Busy(f"All {limits.max_sessions_in_all} sessions here are taken.", _COME_BACK_AFTER)
         peer.may_open -= 1
-        return Visit(self, [peer, self._all], peer)
+        return Visit(self, peer, self._all)
 
     def tally_of(self, address: Address) -> _Tally:
         """Give what the verified subject of a peer has."""
@@ -108,21 +108,21 @@ class Visit:
     """One session, and what it has at the agent. It ends with `leave`."""
 
     _admission: Admission
-    _tallies: list[_Tally]
-    """Its peer's, that of all, and, once the peer is verified, that of its subject."""
     _peer: _Peer
-    _identity: Address | None = None
+    _all: _Tally
+    _subject: _Tally = field(factory=_Tally)
+    """That of its peer's subject; nobody's until the peer is verified."""
     _own: _Tally = field(factory=_Tally)
     _streams: int = 0
+    identity: Address | None = None
+    """Whose it is, once that is verified."""
+    limits: Limits = field(init=False)
+    """What is too much."""
 
     def __attrs_post_init__(self) -> None:
-        for tally in self._tallies:
-            tally.sessions += 1
-
-    @property
-    def limits(self) -> Limits:
-        """What is too much."""
-        return self._admission.limits
+        self.limits = self._admission.limits
+        self._peer.sessions += 1
+        self._all.sessions += 1
 
     def identify(self, address: Address) -> None:
         """Take note of whose identity was verified; does nothing the second time.
@@ -130,18 +130,18 @@ class Visit:
         Raises:
             Busy: This subject has half of all sessions already, by whatever many instances.
         """
-        if self._identity is not None or not address.subject:
+        if self.identity is not None or not address.subject:
             return
         tally = self._admission.tally_of(address)
-        most = self._admission.limits.max_sessions_in_all // 2
+        most = self.limits.max_sessions_in_all // 2
         if tally.sessions >= most:
             raise Busy(f"One subject may have {most} sessions here.", _COME_BACK_AFTER)
-        self._identity = address
+        self.identity = address
         tally.sessions += 1
         tally.messages += self._own.messages
         tally.items += self._own.items
         tally.parts += self._own.parts
-        self._tallies.append(tally)
+        self._subject = tally
 
     def hold(self, size: int) -> None:
         """Count a message in. One may come while less than the limit waits.
@@ -149,43 +149,49 @@ class Visit:
         Raises:
             Busy: Too many bytes wait, of this peer or in all.
         """
-        limits = self._admission.limits
-        peer, everybody, *subject = self._tallies
-        if peer.messages >= limits.max_waiting:
+        limits = self.limits
+        if self._peer.messages >= limits.max_waiting:
             raise Busy(f"{limits.max_waiting} bytes of messages of this caller wait already.", _RETRY_AFTER)
-        if everybody.messages >= limits.max_waiting_in_all or any(
-            tally.messages >= limits.max_waiting_in_all // 2 for tally in subject
+        if self._all.messages >= limits.max_waiting_in_all or (
+            self.identity is not None and self._subject.messages >= limits.max_waiting_in_all // 2
         ):
             raise Busy("Too many bytes of messages wait here already.", _RETRY_AFTER)
-        self._count(size)
+        self.count(size)
 
-    def take_over(self, size: int, *, flows: int) -> None:
-        """Count in what was let in already; below 0, count it out."""
-        self._count(size)
-        self._peer.streams += flows
-        self._streams += flows
+    def count(self, size: int) -> None:
+        """Count a message in that was let in already; below 0, count it out."""
+        # One by one: this is done twice for every message, and a loop would cost more.
+        self._peer.messages += size
+        self._all.messages += size
+        self._subject.messages += size
+        self._own.messages += size
+
+    def count_stream(self, number: int) -> None:
+        """Count a stream in that was let in already; below 0, count it out."""
+        self._peer.streams += number
+        self._streams += number
 
     def hold_item(self, size: int) -> bool:
         """Count an item in, or, with a size below 0, out; give whether there is room for it."""
-        limits = self._admission.limits
-        peer, everybody, *_ = self._tallies
+        limits = self.limits
+        peer, everybody = self._peer, self._all
         if size > 0 and (peer.items >= limits.max_waiting or everybody.items >= limits.max_waiting_in_all):
             return False
-        for tally in (*self._tallies, self._own):
+        for tally in (self._peer, self._all, self._subject, self._own):
             tally.items += size
         return True
 
     def hold_part(self, size: int) -> bool:
         """Count a part in, or, with a size below 0, out; give whether there is room for it."""
-        limits = self._admission.limits
-        peer, everybody, *_ = self._tallies
+        limits = self.limits
+        peer, everybody = self._peer, self._all
         # Beyond what may wait there is room to complete one message.
         if size > 0 and (
             peer.parts >= limits.max_waiting + limits.max_payload
             or everybody.parts >= limits.max_waiting_in_all + limits.max_payload
         ):
             return False
-        for tally in (*self._tallies, self._own):
+        for tally in (self._peer, self._all, self._subject, self._own):
             tally.parts += size
         return True
 
@@ -195,28 +201,23 @@ class Visit:
         Raises:
             Busy: This peer has too many.
         """
-        most = self._admission.limits.max_streams
+        most = self.limits.max_streams
         if self._peer.streams >= most:
             raise Busy(f"One peer may have {most} streams open here.", _RETRY_AFTER)
-        self._peer.streams += 1
-        self._streams += 1
+        self.count_stream(1)
 
     def leave(self, *, in_disgrace: bool = False) -> None:
         """Count everything out that is still in; who leaves in disgrace may not come back for a while."""
         if in_disgrace:
             self._peer.barred_until = asyncio.get_running_loop().time() + _BARRED_FOR
-        for tally in self._tallies:
+        for tally in (self._peer, self._all, self._subject):
             tally.sessions -= 1
             tally.messages -= self._own.messages
             tally.items -= self._own.items
             tally.parts -= self._own.parts
-        self._tallies = []
-        self._own = _Tally()
         self._peer.streams -= self._streams
+        if self.identity is not None:
+            self._admission.forget(self.identity)
+        # What is counted out from here on is out already.
+        self._peer, self._all, self._subject, self._own = _Peer(), _Tally(), _Tally(), _Tally()
         self._streams = 0
-        if self._identity is not None:
-            self._admission.forget(self._identity)
-
-    def _count(self, size: int) -> None:
-        for tally in (*self._tallies, self._own):
-            tally.messages += size

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from math import inf
 from typing import Any
 
@@ -34,8 +33,8 @@ from slim_actors.errors import (
 from slim_actors.factory import Factory, make
 from slim_actors.keeper import Keeper
 from slim_actors.life import Host, Life
-from slim_actors.mailbox import Envelope, MailboxQueue, MailboxStats, State
-from slim_actors.middleware import NOBODY, Hooks
+from slim_actors.mailbox import DONE, WAITING, Envelope, MailboxQueue, MailboxStats
+from slim_actors.middleware import Hooks
 from slim_actors.names import Address
 from slim_actors.recovery import Recovery
 from slim_actors.routing.router import Router
@@ -94,7 +93,7 @@ class Cell:
         self.deadlines = Deadlines(self._expire)
         """Those of what is being handled."""
         self._quiet = asyncio.Event()
-        self._quiet.set()
+        """Set once it drains and has nothing left to do."""
         self._draining = False
         self.life = Life(self, agent)
         self._workers = Workers(self, self.life, 0)
@@ -176,15 +175,15 @@ class Cell:
         if self._draining:
             envelope.fail(Stopped(f"{self.address} is stopping."))
             return
-        cycle = self._cycle(envelope)
-        if cycle is not None:
-            envelope.fail(cycle)
-            return
-        if self.keeper.claims(envelope, self.deliver):
-            return
+        if envelope.context:
+            cycle = self._cycle(envelope)
+            if cycle is not None:
+                envelope.fail(cycle)
+                return
+            if self.keeper.claims(envelope, self.deliver):
+                return
         if self.hooks.received:
             self.hooks.call(self.hooks.received, Context(self, envelope), envelope.message)
-        self._quiet.clear()
         try:
             dropped = self.mailbox.put(envelope)
         except Busy as error:
@@ -223,15 +222,15 @@ class Cell:
 
     def take_back(self, envelope: Envelope) -> None:
         """Take a message of the instance to itself out of the mailbox, if it still waits there."""
-        if envelope.state is State.WAITING:
+        if envelope.state is WAITING:
             self._outcome(envelope, Cancelled("It was taken back before it was handled."))
-            envelope.state = State.DONE
+            envelope.state = DONE
             self.mailbox.discard(envelope)
             self.quiet_if_idle()
 
     def cancel(self, envelope: Envelope) -> None:
         """Cancel a message: a waiting one is never handled, a running one is cancelled at its next await."""
-        if envelope.state is State.DONE or self.keeper.outlives_its_sender(envelope):
+        if envelope.state is DONE or self.keeper.outlives_its_sender(envelope):
             return
         self.mailbox.cancelled += 1
         self._end(envelope, Cancelled("The caller cancelled the message."))
@@ -249,18 +248,12 @@ class Cell:
         """End what is handled and whose deadline has passed; give the next deadline."""
         # Not those that wait for the store: their handlers have ended.
         workers = [one for one, task in self.running.items() if self._workers.have(task)]
-        running = [one for one in workers if one.state is not State.DONE and one.outlet is None]
+        running = [one for one in workers if one.state is not DONE and one.outlet is None]
         for envelope in running:
             if envelope.expires <= now:
                 self.mailbox.expired += 1
                 self._end(envelope, Expired("The deadline passed while the message was handled."))
         return min((one.expires for one in running if one.expires > now), default=inf)
-
-    def handling(self, ctx: Context, envelope: Envelope) -> AbstractContextManager[object]:
-        """Give what is to be held while a handler runs."""
-        if not self.hooks.handling:
-            return NOBODY
-        return self.hooks.around(self.hooks.handling, ctx, envelope.message)
 
     async def drain(self, within: float) -> None:
         """Take nothing new, finish what was accepted, and stop the children, in so many seconds in all."""
@@ -271,6 +264,7 @@ class Cell:
             self.fail(envelope, Stopped(f"{self.address} is stopping."))
         try:
             async with asyncio.timeout(within):
+                self.quiet_if_idle()
                 await self._quiet.wait()
         except TimeoutError:
             self.hand_back()
@@ -314,21 +308,24 @@ class Cell:
 
     def replied(self, envelope: Envelope, value: Any) -> None:
         """End a message with what its handler returned, once what it changed is kept."""
+        if self.keeper.has_store:
+            self._when_kept(envelope, lambda: self._reply(envelope, value))
+        else:
+            self._reply(envelope, value)
 
-        def end() -> None:
-            self.mailbox.handled += 1
-            if envelope.state is not State.DONE:
-                self._outcome(envelope, None)
-                envelope.reply(value)
-
-        self._when_kept(envelope, end)
+    def _reply(self, envelope: Envelope, value: Any) -> None:
+        self.mailbox.handled += 1
+        if envelope.state is not DONE:
+            if self.hooks.replied:
+                self.hooks.call(self.hooks.replied, Context(self, envelope), envelope.message, None)
+            envelope.reply(value)
 
     def failed(self, envelope: Envelope, cause: BaseException) -> bool:
         """Fail a message with what its handler raised; tell whether that is its outcome."""
         error = RemoteError.of(cause, with_traceback=self.agent.send_tracebacks)
         error.__cause__ = cause
         lost = self.keeper.reject(envelope, error)
-        if envelope.state is State.DONE:
+        if envelope.state is DONE:
             return False
         self._when_kept(envelope, lambda: self._lose(envelope, lost or error))
         return True
@@ -353,15 +350,16 @@ class Cell:
         """Take note that a task has nothing to do with a message any more."""
         if self.running.get(envelope) is task:
             del self.running[envelope]
-            self.quiet_if_idle()
+            if self._draining:
+                self.quiet_if_idle()
 
-    def _outcome(self, envelope: Envelope, error: Exception | None) -> None:
+    def _outcome(self, envelope: Envelope, error: Exception) -> None:
         if self.hooks.outcome:
             self.hooks.call(self.hooks.outcome, Context(self, envelope), envelope.message, error)
 
     def fail(self, envelope: Envelope, error: DeliveryError) -> None:
         """End a message without a reply; one that nobody waits for becomes a dead letter."""
-        if envelope.state is State.DONE or self.keeper.outlives_its_sender(envelope):
+        if envelope.state is DONE or self.keeper.outlives_its_sender(envelope):
             return
         self._outcome(envelope, error)
         envelope.fail(error)
@@ -372,5 +370,5 @@ class Cell:
 
     def quiet_if_idle(self) -> None:
         """Let a drain go on once there is nothing left to do."""
-        if not self.running and not len(self.mailbox):
+        if self._draining and not self.running and not len(self.mailbox):
             self._quiet.set()

@@ -18,14 +18,13 @@ from slim_actors.errors import (
     RemoteError,
     Stopped,
     TooLarge,
-    UnhandledMessage,
     to_wire,
 )
 from slim_actors.limits import too_large
 from slim_actors.link import Link
-from slim_actors.mailbox import Envelope, State
+from slim_actors.mailbox import WAITING, Envelope
 from slim_actors.names import Address
-from slim_actors.outcomes import Outcomes
+from slim_actors.outcomes import ACCEPTED, Outcomes
 from slim_actors.plain import PlainOrigin
 from slim_actors.speaker import DEFAULT_TIMEOUT
 from slim_actors.streams import FIRST_ITEMS, Inlet, Outlet, Patience
@@ -64,6 +63,9 @@ class Conversation:
         self._limits = visit.limits
         self._outcomes = host.outcomes
         self._open: dict[int, Envelope] = {}
+        self._loop = asyncio.get_running_loop()
+        self._unsaid: list[int] = []
+        """The ids of tells that were accepted, and whose callers are told in a moment."""
         self._received = 0
         self._taken = 0
         self._credited = 0
@@ -74,9 +76,9 @@ class Conversation:
         self._is_over = False
         self.ended = asyncio.Event()
         self.link = link(owner=self)
-        self._handshake = asyncio.get_running_loop().call_later(
-            self._limits.handshake_timeout, self._expect_something
-        )
+        self.room: Callable[[], Awaitable[None] | None] = self.link.room
+        """See `Origin.room`."""
+        self._handshake = self._loop.call_later(self._limits.handshake_timeout, self._expect_something)
         self.greet()
 
     def greet(self) -> None:
@@ -97,14 +99,11 @@ class Conversation:
         """End the conversation: what the caller has sent that never came was not, and is not, started."""
         if self.link.framed:
             self._is_over = True
+            self._say_accepted()
             # An outcome may have been lost on its way, in an outage.
             came = {"came": self._outcomes.ids(self.link.peer)}
             self.link.send(wire.Error(0, Stopped.code, f"{self._cell.address} has stopped.", came))
         await self.link.close()
-
-    def room(self) -> Awaitable[None] | None:
-        """See `Origin.room`."""
-        return self.link.room()
 
     @property
     def busy(self) -> bool:
@@ -113,28 +112,9 @@ class Conversation:
 
     def frame(self, frame: wire.Frame) -> None:
         """See `LinkOwner.frame`."""
-        match frame:
-            case wire.Ask() | wire.Tell() | wire.Stream():
-                self._message(frame)
-            case wire.Item():
-                envelope = self._open.get(frame.id)
-                if envelope is not None and envelope.inlet is not None:
-                    envelope.inlet.item(frame.number, frame.body)
-            case wire.End():
-                envelope = self._open.get(frame.id)
-                if envelope is not None and envelope.inlet is not None:
-                    envelope.inlet.end(frame.count)
-            case wire.Grant():
-                envelope = self._open.get(frame.id)
-                if envelope is not None and envelope.outlet is not None:
-                    envelope.outlet.grant(frame.total)
-            case wire.Cancel():
-                self.link.forget(frame.id)
-                envelope = self._open.get(frame.id)
-                if envelope is not None:
-                    self._cell.cancel(envelope)
-            case _:
-                pass
+        take = _TAKES.get(type(frame))
+        if take is not None:
+            take(self, frame)
 
     def problem(self, problem: Problem) -> None:
         """See `LinkOwner.problem`."""
@@ -146,7 +126,7 @@ class Conversation:
         """See `LinkOwner.plain`: a peer without our wire format is answered in plain bytes."""
         untyped = self._cell.declaration.untyped
         self._plain_ids -= 1
-        expires = _expires(DEFAULT_TIMEOUT)
+        expires = self.link.last_heard + DEFAULT_TIMEOUT
         envelope = Envelope(self._plain_ids, payload.data, untyped, self.link.peer, expires, self._plain)
         self._plain.expect(envelope)
         self._receive(envelope, len(payload.data))
@@ -166,10 +146,11 @@ class Conversation:
     def accepted(self, envelope: Envelope) -> None:
         """See `Origin.accepted`."""
         self.taken()
-        if not envelope.wants_reply and envelope.state is State.WAITING:
+        if not envelope.wants_reply and envelope.state is WAITING:
             # From here on the message is the agent's: neither its caller's end nor its cancel concerns it.
             self.done(envelope)
-            self._outcomes.end(envelope, self.link.send(wire.Accepted([envelope.id])))
+            self._outcomes.end(envelope, ACCEPTED)
+            self._accept(envelope.id)
 
     def replied(self, envelope: Envelope, value: Any) -> None:
         """See `Origin.replied`."""
@@ -177,7 +158,8 @@ class Conversation:
             return
         self.done(envelope)
         try:
-            frame = self._last(envelope, value)
+            reply = envelope.outlet is None
+            frame = self.link.send(wire.Reply(envelope.id, value)) if reply else self._last(envelope, value)
         except TooLarge as error:
             error.may_have_run = True
             frame = self._error(envelope.id, error)
@@ -208,11 +190,21 @@ class Conversation:
             self._credited = self._taken
             self.link.send(wire.Credit(self._taken))
 
+    def _accept(self, message_id: int) -> None:
+        # What one payload brought is accepted in one frame: a frame for each would cost more than the tells.
+        if not self._unsaid:
+            self._loop.call_soon(self._say_accepted)
+        self._unsaid.append(message_id)
+
+    def _say_accepted(self) -> None:
+        ids, self._unsaid = self._unsaid, []
+        for start in range(0, len(ids), WINDOW):
+            self.link.send(wire.Accepted(ids[start : start + WINDOW]))
+
     def _last(self, envelope: Envelope, value: Any) -> bytes:
-        """Send the frame that ends a message well."""
+        """Send the frame that ends a stream well."""
         outlet = envelope.outlet
-        if outlet is None:
-            return self.link.send(wire.Reply(envelope.id, value))
+        assert outlet is not None, "what has none gets a reply"
         if envelope.handler is not None and not envelope.handler.streams and value is not None:
             # A handler that returns makes a stream of one.
             self._send_item(envelope.id, outlet.count, value)
@@ -225,26 +217,53 @@ class Conversation:
     def _grant(self, message_id: int, total: int) -> None:
         self.link.send(wire.Grant(message_id, total))
 
+    def _item(self, frame: wire.Item) -> None:
+        envelope = self._open.get(frame.id)
+        if envelope is not None and envelope.inlet is not None:
+            envelope.inlet.item(frame.number, frame.body)
+
+    def _flow_ended(self, frame: wire.End) -> None:
+        envelope = self._open.get(frame.id)
+        if envelope is not None and envelope.inlet is not None:
+            envelope.inlet.end(frame.count)
+
+    def _granted(self, frame: wire.Grant) -> None:
+        envelope = self._open.get(frame.id)
+        if envelope is not None and envelope.outlet is not None:
+            envelope.outlet.grant(frame.total)
+
+    def _cancelled(self, frame: wire.Cancel) -> None:
+        self.link.forget(frame.id)
+        envelope = self._open.get(frame.id)
+        if envelope is not None:
+            self._cell.cancel(envelope)
+
     def _message(self, frame: wire.Incoming) -> None:
         if self._is_over:
             return
-        seen = self._outcomes.find(self.link.peer, frame.id)
-        if isinstance(seen, bytes):
+        sender = self.link.peer
+        seen = self._outcomes.find(sender, frame.id)
+        if seen is None:
+            found = self._cell.declaration.find(frame.type)
+            # The link has just looked at the clock, once for all that came together.
+            expires = self.link.last_heard + min(frame.ttl, _LONGEST_TTL)
+            wants_reply = type(frame) is not wire.Tell
+            envelope = Envelope(
+                frame.id, None, found, sender, expires, self, frame.context or {}, wants_reply
+            )
+            self._outcomes.begin(envelope)
+            self._receive(envelope, len(frame.body), frame)
+        elif isinstance(seen, Envelope):
+            # Sent again while it is under way.
+            self._move_here(seen)
+        elif seen is ACCEPTED:
+            self._accept(frame.id)
+            self._not_for_ever_unread()
+        else:
             # An earlier copy may have lost some of its parts.
             self.link.forget(frame.id)
             self.link.send_encoded(seen, frame.id)
             self._not_for_ever_unread()
-        elif seen is not None:
-            # Sent again while it is under way.
-            self._move_here(seen)
-        else:
-            found = self._cell.declaration.find(frame.type)
-            envelope = Envelope(
-                frame.id, None, found, self.link.peer, _expires(frame.ttl), self, frame.context or {}
-            )
-            envelope.wants_reply = not isinstance(frame, wire.Tell)
-            self._outcomes.begin(envelope)
-            self._receive(envelope, len(frame.body), frame)
 
     def _receive(self, envelope: Envelope, size: int, frame: wire.Incoming | None = None) -> None:
         self._received += 1
@@ -266,22 +285,23 @@ class Conversation:
         Raises:
             DeliveryError: It may not.
         """
-        found = envelope.handler
-        if self._cell.agent.require_mls and not self.link.mls:
+        found, life = envelope.handler, self._cell.life
+        if life.agent.require_mls and not self.link.mls:
             raise Denied("This agent takes messages from end-to-end encrypted sessions only (mls=True).")
-        denied = self._cell.life.guard.denies(envelope.sender, found)
+        denied = life.guard.denies(envelope.sender, found)
         if denied is not None:
             raise denied
-        self._identify(envelope.sender)
+        if self._visit.identity is None:
+            self._identify(envelope.sender)
         if self._received - self._taken > 2 * WINDOW:
             raise Busy(f"{2 * WINDOW} messages of this caller wait already.", _RETRY_AFTER)
         if frame is None and size > self._limits.max_payload:
             raise TooLarge(too_large(size, self._limits.max_payload))
-        found = self._handled(found, frame)
         self._visit.hold(size)
         envelope.size = size
-        if frame is not None:
-            self._open_flows(envelope, found, frame)
+        more = type(frame) is wire.Stream or (type(frame) is wire.Ask and frame.items)
+        if more or found is None or found.flows:
+            return self._open_flows(envelope, self._cell.declaration.check(found, frame), frame)
         return found
 
     def _identify(self, sender: Address) -> None:
@@ -293,22 +313,9 @@ class Conversation:
             self._goodbye = self._goodbye or asyncio.create_task(self.link.close())
             raise
 
-    def _handled(self, found: Handler | None, frame: wire.Incoming | None) -> Handler:
-        what = "plain bytes" if frame is None else frame.type[:200]
-        if found is None:
-            accepts = self._cell.declaration.accepts
-            if frame is None:
-                raise UnhandledMessage(f"This agent does not take plain bytes; it takes {accepts}.")
-            raise UnhandledMessage(f"There is no handler for {what}; this agent takes {accepts}.")
-        if found.streams and not isinstance(frame, wire.Stream):
-            raise UnhandledMessage(f"{what} is answered with a stream: call stream(...) for it.")
-        if found.items_body is None and isinstance(frame, wire.Ask | wire.Stream) and frame.items:
-            raise UnhandledMessage(f"The handler for {what} takes no items.")
-        return found
-
-    def _open_flows(self, envelope: Envelope, found: Handler, frame: wire.Incoming) -> None:
-        if not isinstance(frame, wire.Stream) and found.items_body is None:
-            return
+    def _open_flows(self, envelope: Envelope, found: Handler, frame: wire.Incoming | None) -> Handler:
+        if frame is None or (not isinstance(frame, wire.Stream) and found.items_body is None):
+            return found
         self._visit.open_stream()
         # The id and not the frame is kept by what follows: its body may be large.
         message_id = frame.id
@@ -319,7 +326,7 @@ class Conversation:
                 self._patience,
             )
         if found.items_body is None:
-            return
+            return found
         envelope.inlet = Inlet(
             found.items_body,
             lambda total: self._grant(message_id, total),
@@ -331,6 +338,7 @@ class Conversation:
             envelope.inlet.end(0)
         else:
             self._grant(frame.id, FIRST_ITEMS)
+        return found
 
     def _move_here(self, envelope: Envelope) -> None:
         """Let the outcome of a message go to where it was sent from last."""
@@ -340,12 +348,15 @@ class Conversation:
         before.give_away(envelope)
         envelope.origin = self
         self._open[envelope.id] = envelope
-        self._visit.take_over(envelope.size, flows=envelope.has_flows)
+        self._visit.count(envelope.size)
+        self._visit.count_stream(envelope.outlet is not None or envelope.inlet is not None)
 
     def give_away(self, envelope: Envelope) -> None:
         """Count a message out that goes on elsewhere."""
         if self._open.pop(envelope.id, None) is not None:
-            self._visit.take_over(-envelope.size, flows=-envelope.has_flows)
+            self._visit.count(-envelope.size)
+            if envelope.outlet is not None or envelope.inlet is not None:
+                self._visit.count_stream(-1)
 
     def _expect_something(self) -> None:
         if not self.link.has_heard:
@@ -354,9 +365,9 @@ class Conversation:
 
     def _holds_up(self) -> bool:
         """Tell whether others wait for the end of a stream that its other end lets stand; it ends then."""
-        if not self._cell.stats.depth:
+        if not self._cell.depth:
             return False
-        asyncio.get_running_loop().call_soon(self._end, "it keeps others waiting with a stream that stands")
+        self._loop.call_soon(self._end, "it keeps others waiting with a stream that stands")
         return True
 
     def _not_for_ever_unread(self) -> None:
@@ -372,5 +383,12 @@ class Conversation:
         return self.link.send(wire.Error(message_id, *to_wire(error)))
 
 
-def _expires(seconds: float) -> float:
-    return asyncio.get_running_loop().time() + min(seconds, _LONGEST_TTL)
+_TAKES: dict[type[wire.Frame], Callable[[Conversation, Any], None]] = {
+    wire.Ask: Conversation._message,  # noqa: SLF001 (the table of the class itself)
+    wire.Tell: Conversation._message,  # noqa: SLF001
+    wire.Stream: Conversation._message,  # noqa: SLF001
+    wire.Item: Conversation._item,  # noqa: SLF001
+    wire.End: Conversation._flow_ended,  # noqa: SLF001
+    wire.Grant: Conversation._granted,  # noqa: SLF001
+    wire.Cancel: Conversation._cancelled,  # noqa: SLF001
+}

@@ -7,13 +7,14 @@ import types
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from msgspec import Raw
 
 from slim_actors.access import Rule
-from slim_actors.errors import ConfigurationError, DeclarationError, MalformedMessage
+from slim_actors.errors import ConfigurationError, DeclarationError, MalformedMessage, UnhandledMessage
 from slim_actors.messages import Body, Signal, same_type, type_name
 from slim_actors.names import check_name
+from slim_actors.wire import Ask, Incoming, Stream
 
 __all__ = ["ANYTHING", "HANDLER_MARK", "TIMER_MARK", "Declaration", "Handler", "Timer", "declare"]
 
@@ -24,6 +25,8 @@ ANYTHING = "*"
 
 _UNTYPED = "receive"
 _MOST_PARAMETERS = 3
+_MOST_ALIKE, _LONG_NAME = 256, 256
+"""What a peer may have remembered of the names that it makes up."""
 _UNIONS = (Union, types.UnionType)
 _FLOWS = (AsyncIterator, AsyncIterable)
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -49,6 +52,12 @@ class Handler:
     """The reader of its messages, once the types are known to be readable."""
     items_body: Body | None = None
     """The reader of the items."""
+    flows: bool = field(init=False)
+    """Whether more than one message comes or goes."""
+
+    @flows.default
+    def _flows(self) -> bool:
+        return self.streams or self.items is not None
 
     def read(self, raw: Raw, wire_type: str) -> Any:
         """Make the message of its body.
@@ -79,6 +88,8 @@ class Declaration:
     timers: tuple[Timer, ...] = ()
     signals: Mapping[str, Handler] = {}
     """The handlers for what only the runtime may say."""
+    _alike: dict[str, Handler] = field(init=False, factory=dict)
+    """Those that were found under another name of their type: looking through all takes time."""
 
     def find_own(self, kind: type) -> Handler | None:
         """Give the handler for a message that comes from this process, signals included."""
@@ -86,12 +97,31 @@ class Declaration:
 
     def find(self, wire_type: str) -> Handler | None:
         """Give the handler for a type named on the wire; the untyped one if there is no other."""
-        found = self.handlers.get(wire_type)
+        found = self.handlers.get(wire_type) or self._alike.get(wire_type)
         if found is None and len(self.handlers) == 1 and ANYTHING in self.handlers:
             return self.handlers[ANYTHING]
         if found is None:
             matches = [known for known in self.handlers if same_type(known, wire_type)]
             found = self.handlers[matches[0]] if len(matches) == 1 else self.handlers.get(ANYTHING)
+            if found is not None and len(self._alike) < _MOST_ALIKE and len(wire_type) < _LONG_NAME:
+                self._alike[wire_type] = found
+        return found
+
+    def check(self, found: Handler | None, frame: Incoming | None) -> Handler:
+        """Return the handler of a frame, or of plain bytes, if there is one and it can be asked like that.
+
+        Raises:
+            UnhandledMessage: There is none, or it answers otherwise, or takes no items.
+        """
+        what = "plain bytes" if frame is None else frame.type[:200]
+        if found is None:
+            if frame is None:
+                raise UnhandledMessage(f"This agent does not take plain bytes; it takes {self.accepts}.")
+            raise UnhandledMessage(f"There is no handler for {what}; this agent takes {self.accepts}.")
+        if found.streams and not isinstance(frame, Stream):
+            raise UnhandledMessage(f"{what} is answered with a stream: call stream(...) for it.")
+        if found.items_body is None and isinstance(frame, Ask | Stream) and frame.items:
+            raise UnhandledMessage(f"The handler for {what} takes no items.")
         return found
 
     @property

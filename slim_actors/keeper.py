@@ -70,6 +70,8 @@ class Keeper:
         self._agent = agent
         self._name = name
         self._outbox = outbox
+        self.has_store = outbox is not None
+        """Whether there is anything to be done for a message."""
         self._state = state_of(type(agent))
         self._now: Snapshot | None = None
         """The state after the last message that ended well."""

@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from attrs import define, field, frozen
+import attrs
+from attrs import frozen
+from msgspec import Struct, field
 
 from slim_actors.errors import Busy, ConfigurationError, DeliveryError
 from slim_actors.middleware import Verb
@@ -19,7 +21,17 @@ if TYPE_CHECKING:
     from slim_actors.declaration import Handler
     from slim_actors.streams import Inlet, Outlet
 
-__all__ = ["Envelope", "Mailbox", "MailboxQueue", "MailboxStats", "Origin", "State"]
+__all__ = [
+    "DONE",
+    "RUNNING",
+    "WAITING",
+    "Envelope",
+    "Mailbox",
+    "MailboxQueue",
+    "MailboxStats",
+    "Origin",
+    "State",
+]
 
 _MOST_BYTES = 64 * 1024 * 1024
 """A mailbox is full at this too, however few messages it holds."""
@@ -47,8 +59,8 @@ class Mailbox:
     """
 
     capacity: int = 1000
-    overflow: Overflow = field(default="wait", kw_only=True)
-    retry_after: float = field(default=0.1, kw_only=True)
+    overflow: Overflow = attrs.field(default="wait", kw_only=True)
+    retry_after: float = attrs.field(default=0.1, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         if isinstance(self.capacity, bool) or not isinstance(self.capacity, int) or self.capacity < 1:
@@ -98,6 +110,10 @@ class State(Enum):
     DONE = auto()
 
 
+WAITING, RUNNING, DONE = State
+"""For what is done for every message: looking a member up in its class costs more than comparing it."""
+
+
 class Origin(Protocol):
     """Where a message came from, and where its outcome goes."""
 
@@ -114,8 +130,7 @@ class Origin(Protocol):
         """Wait until its outcome can be taken: whoever does not read replies gets no more made."""
 
 
-@define(eq=False)
-class Envelope:
+class Envelope(Struct, eq=False):
     """One message on its way through one instance. It gets exactly one outcome: the first one counts."""
 
     id: int
@@ -125,7 +140,7 @@ class Envelope:
     expires: float
     """On the clock of the event loop, in seconds."""
     origin: Origin
-    context: dict[str, Any] = field(factory=dict)
+    context: dict[str, Any] = field(default_factory=dict)
     wants_reply: bool = True
     outlet: Outlet | None = None
     """Where a stream of replies goes."""
@@ -138,14 +153,9 @@ class Envelope:
     keep: bool = False
     """Whether it is taken however full the mailbox is, and never makes room for another."""
     accepted_at: float | None = None
-    state: State = State.WAITING
+    state: State = WAITING
     release: Callable[[], None] | None = None
     """Called when it ends without its handler having ended: of a durable message, which may come again."""
-
-    @property
-    def has_flows(self) -> bool:
-        """Whether items come with it or go out for it."""
-        return self.outlet is not None or self.inlet is not None
 
     @property
     def verb(self) -> Verb:
@@ -161,14 +171,14 @@ class Envelope:
 
     def reply(self, value: Any) -> None:
         """End with a reply."""
-        if self.state is not State.DONE:
-            self.state = State.DONE
+        if self.state is not DONE:
+            self.state = DONE
             self.origin.replied(self, value)
 
     def fail(self, error: DeliveryError) -> None:
         """End without a reply."""
-        if self.state is not State.DONE:
-            self.state = State.DONE
+        if self.state is not DONE:
+            self.state = DONE
             if self.release is not None:
                 self.release()
             self.origin.failed(self, error)
@@ -187,19 +197,20 @@ class MailboxQueue:
         self._parked = Turns()
         self._bytes = 0
         self._takers: deque[asyncio.Future[None]] = deque()
+        self._loop = asyncio.get_running_loop()
         self.accepted = self.handled = self.failed = self.expired = 0
         self.cancelled = self.dropped = self.refused = self.denied = 0
 
     def __len__(self) -> int:
-        return len(self._accepted)
+        return len(self._accepted.all)
 
     @property
     def stats(self) -> MailboxStats:
         """The numbers as they are now."""
-        oldest = next(iter(self._accepted)).accepted_at if self._accepted else None
-        age = 0.0 if oldest is None else asyncio.get_running_loop().time() - oldest
+        oldest = next(iter(self._accepted.all)).accepted_at if self._accepted.all else None
+        age = 0.0 if oldest is None else self._loop.time() - oldest
         return MailboxStats(
-            len(self._accepted),
+            len(self._accepted.all),
             age,
             self.accepted,
             self.handled,
@@ -220,30 +231,36 @@ class MailboxQueue:
         dropped = None
         if self._is_full and not envelope.keep:
             if self._declared.overflow == "wait":
-                envelope.arrived_at = asyncio.get_running_loop().time()
+                envelope.arrived_at = self._loop.time()
                 self._parked.add(envelope)
                 return None
             if self._declared.overflow == "busy":
                 self.refused += 1
                 raise Busy(
-                    f"The mailbox is full: {len(self._accepted)} messages wait.", self._declared.retry_after
+                    f"The mailbox is full: {len(self._accepted.all)} messages wait.",
+                    self._declared.retry_after,
                 )
-            dropped = next((waiting for waiting in self._accepted if not waiting.keep), None)
+            dropped = next((waiting for waiting in self._accepted.all if not waiting.keep), None)
             if dropped is not None:
                 self._remove(dropped)
                 self.dropped += 1
         self._accept(envelope)
         return dropped
 
+    def next(self) -> Envelope | None:
+        """Give the next message; None if none waits."""
+        if not self._accepted.all:
+            return None
+        envelope = self._accepted.next()
+        self._bytes -= envelope.size
+        if self._parked.all:
+            self._unpark()
+        return envelope
+
     async def take(self) -> Envelope:
         """Wait for the next message."""
-        while True:
-            if self._accepted:
-                envelope = self._accepted.next()
-                self._bytes -= envelope.size
-                self._unpark()
-                return envelope
-            taker = asyncio.get_running_loop().create_future()
+        while (envelope := self.next()) is None:
+            taker = self._loop.create_future()
             self._takers.append(taker)
             try:
                 await taker
@@ -251,10 +268,11 @@ class MailboxQueue:
                 if taker.done() and not taker.cancelled():
                     self._wake()
                 raise
+        return envelope
 
     def discard(self, envelope: Envelope) -> None:
         """Take a message out, wherever it waits."""
-        if envelope in self._accepted:
+        if envelope in self._accepted.all:
             self._remove(envelope)
             self._unpark()
         else:
@@ -273,25 +291,26 @@ class MailboxQueue:
     @property
     def _is_full(self) -> bool:
         # One always fits, however large.
-        return len(self._accepted) >= self._declared.capacity or self._bytes >= _MOST_BYTES
+        return len(self._accepted.all) >= self._declared.capacity or self._bytes >= _MOST_BYTES
 
     def _remove(self, envelope: Envelope) -> None:
         self._accepted.remove(envelope)
         self._bytes -= envelope.size
 
     def _unpark(self) -> None:
-        while self._parked and not self._is_full:
+        while self._parked.all and not self._is_full:
             self._accept(self._parked.next())
 
     def _accept(self, envelope: Envelope) -> None:
-        envelope.accepted_at = asyncio.get_running_loop().time()
+        envelope.accepted_at = self._loop.time()
         if envelope.arrived_at is None:
             envelope.arrived_at = envelope.accepted_at
         self.accepted += 1
         self._bytes += envelope.size
         self._accepted.add(envelope)
         envelope.origin.accepted(envelope)
-        self._wake()
+        if self._takers:
+            self._wake()
 
     def _wake(self) -> None:
         while self._takers:

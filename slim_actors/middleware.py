@@ -131,6 +131,9 @@ class Hooks:
         self.received = self._overridden(middleware, "received")
         self.handling = self._overridden(middleware, "handling")
         self.outcome = self._overridden(middleware, "outcome")
+        talkative = (one for one in middleware if not isinstance(one, LogFailures))
+        self.replied = self._overridden(tuple(talkative), "outcome")
+        """Those for an outcome that is a reply: who logs failures has nothing to do for most messages."""
         self.denied = self._overridden(middleware, "denied")
         self.dead_letter = self._overridden(middleware, "dead_letter")
 

@@ -8,7 +8,10 @@ from collections import OrderedDict, deque
 from slim_actors.mailbox import Envelope
 from slim_actors.names import Address
 
-__all__ = ["Outcomes"]
+__all__ = ["ACCEPTED", "Outcomes"]
+
+ACCEPTED = b""
+"""Stands for the outcome of a tell, which takes no frame of its own."""
 
 _PER_SENDER = 4096
 _SENDERS = 1024
@@ -65,22 +68,23 @@ class Outcomes:
                 self._latest = None
                 _, forgotten = self._windows.popitem(last=False)
                 self._size -= forgotten.size
-        now = self._loop.time()
         window.entries[envelope.id] = envelope
-        while window.ended and (len(window.ended) > _PER_SENDER or now - window.ended[0][0] > _SECONDS):
-            self._forget_oldest(window)
 
     def end(self, envelope: Envelope, frame: bytes) -> None:
-        """Remember the frame that ended a message."""
+        """Remember the frame that ended a message, or `ACCEPTED`."""
         window = self._find(envelope.sender)
         if window is None or envelope.id not in window.entries:
             return
+        now, size = self._loop.time(), len(frame)
+        ended = window.ended
         window.entries[envelope.id] = frame
-        window.ended.append((self._loop.time(), envelope.id))
-        window.size += len(frame)
-        self._size += len(frame)
+        ended.append((now, envelope.id))
+        window.size += size
+        self._size += size
+        while len(ended) > _PER_SENDER or now - ended[0][0] > _SECONDS:
+            self._forget_oldest(window)
         # The last one stays, however large: it is the likeliest to be asked for again.
-        while self._size > max(_BYTES, len(frame)):
+        while self._size > _BYTES and self._size > size:
             oldest = next(iter(self._windows.values()))
             if oldest.ended:
                 self._forget_oldest(oldest)

@@ -10,17 +10,22 @@ from typing import TYPE_CHECKING, Any
 from slim_actors.context import Context
 from slim_actors.errors import Cancelled, DeliveryError, Expired
 from slim_actors.forward import Forward
-from slim_actors.mailbox import Envelope, State
+from slim_actors.mailbox import DONE, RUNNING, Envelope
+from slim_actors.middleware import NOBODY
 from slim_actors.timers import TICK
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from slim_actors.cell import Cell
+    from slim_actors.declaration import Handler
     from slim_actors.life import Life
 
 __all__ = ["STOP_WITHIN", "Workers"]
 
-_YIELD_AFTER = 64
-"""Messages handled in a row before other tasks get their turn: a handler need never wait for anything."""
+_MOST_IN_A_ROW, _YIELD_AFTER = 256, 0.02
+"""Messages, and seconds, after which other tasks get their turn: a handler need never wait for anything. Not
+after a few: replies made in a row leave in one payload, which costs as much as dozens of messages."""
 
 STOP_WITHIN = 2.0
 """Seconds that a handler may take to end which was cancelled."""
@@ -53,7 +58,7 @@ class Workers:
             envelope = busy.get(worker)
             if envelope is None:
                 worker.cancel()
-            elif not let_finish and envelope.state is not State.DONE:
+            elif not let_finish and envelope.state is not DONE:
                 why = f"{self._cell.address} ended while the message was handled."
                 self._cell.fail(envelope, Cancelled(why))
                 worker.cancel()
@@ -68,17 +73,23 @@ class Workers:
 
     async def _work(self) -> None:
         cell, life = self._cell, self._life
+        mailbox, loop = cell.mailbox, asyncio.get_running_loop()
         worker = asyncio.current_task()
         assert worker is not None, "a coroutine runs in a task"
-        in_a_row = 0
+        in_a_row, began = 0, loop.time()
+        now = began
         while not life.is_over:
-            cell.quiet_if_idle()
-            envelope = await cell.mailbox.take()
-            if envelope.expires <= asyncio.get_running_loop().time():
-                cell.mailbox.expired += 1
+            envelope = mailbox.next()
+            if envelope is None:
+                envelope = await mailbox.take()
+                in_a_row, began = 0, loop.time()
+                now = began
+            if envelope.expires <= now:
+                mailbox.expired += 1
                 cell.fail(envelope, Expired("The deadline passed while the message waited."))
+                cell.quiet_if_idle()
                 continue
-            envelope.state = State.RUNNING
+            envelope.state = RUNNING
             cell.running[envelope] = worker
             try:
                 await self._handle(envelope)
@@ -91,33 +102,40 @@ class Workers:
             while worker.cancelling() and not life.is_over:
                 worker.uncancel()
             in_a_row += 1
-            if in_a_row >= _YIELD_AFTER:
-                in_a_row = 0
+            now = loop.time()
+            if in_a_row >= _MOST_IN_A_ROW or now - began >= _YIELD_AFTER:
                 await asyncio.sleep(0)
+                in_a_row, began = 0, loop.time()
+                now = began
         cell.quiet_if_idle()
 
     async def _handle(self, envelope: Envelope) -> None:
         cell = self._cell
+        found = envelope.handler
+        assert found is not None, "what has no handler is refused at the door"
         ctx = Context(cell, envelope)
-        if ctx.deadline is not None:
+        if envelope.outlet is None:
             # A caller cancels at its deadline; this is for one that cannot any more, or never does.
-            cell.deadlines.watch(ctx.deadline)
+            cell.deadlines.watch(envelope.expires)
+        handling = cell.hooks.handling
         raised: BaseException | None = None
         is_news = False
         try:
-            with cell.handling(ctx, envelope):
+            with cell.hooks.around(handling, ctx, envelope.message) if handling else NOBODY:
                 try:
                     if (room := envelope.origin.room()) is not None:
                         await room
-                    if (kept := cell.keeper.ready(envelope)) is not None:
+                    if cell.keeper.has_store and (kept := cell.keeper.ready(envelope)) is not None:
                         await kept
-                    value = await self._call(envelope, ctx)
-                    value = cell.keeper.stage(envelope, value, ctx.forwarded)
+                    called = self._call(found, envelope, ctx)
+                    value = await (self._stream(called, envelope) if found.streams else called)
+                    if cell.keeper.has_store:
+                        value = cell.keeper.stage(envelope, value, ctx.forwarded)
                 except BaseException as error:
                     raised = error
                     is_news = cell.failed(envelope, error)
                     raise
-                if isinstance(value, Forward) and envelope.state is not State.DONE:
+                if isinstance(value, Forward) and envelope.state is not DONE:
                     cell.running[envelope] = asyncio.create_task(self._forward(envelope, ctx, value))
                 else:
                     cell.replied(envelope, value)
@@ -129,19 +147,17 @@ class Workers:
             if is_news and isinstance(error, Exception) and self._life is cell.life:
                 cell.recovery.failed(cell, error)
 
-    async def _call(self, envelope: Envelope, ctx: Context) -> Any:
-        found = envelope.handler
-        assert found is not None, "what has no handler is refused at the door"
-        given = {"ctx": ctx, "items": envelope.inlet}
-        message = () if found.declared is TICK else (envelope.message,)
-        called = getattr(self._life.agent, found.method)(*message, *(given[role] for role in found.takes))
-        if not found.streams:
-            return await called
+    def _call(self, found: Handler, envelope: Envelope, ctx: Context) -> Any:
+        method = getattr(self._life.agent, found.method)
+        given = [ctx if role == "ctx" else envelope.inlet for role in found.takes] if found.takes else ()
+        return method(*given) if found.declared is TICK else method(envelope.message, *given)
+
+    @staticmethod
+    async def _stream(called: AsyncGenerator[Any], envelope: Envelope) -> None:
         assert envelope.outlet is not None, "who does not want a stream is refused at the door"
         async with aclosing(called) as items:
             async for item in items:
                 await envelope.outlet.put(item)
-        return None
 
     async def _forward(self, envelope: Envelope, ctx: Context, forward: Forward) -> None:
         """Let another agent answer; the worker is free for the next message meanwhile."""
@@ -149,7 +165,7 @@ class Workers:
         try:
             value = await cell.router.forward(forward.route, forward.message, envelope, ctx.forwarded())
         except asyncio.CancelledError:
-            if envelope.state is not State.DONE:
+            if envelope.state is not DONE:
                 raise
         except DeliveryError as error:
             # The caller gets the error of the agent that was to answer, as if it had asked that one.

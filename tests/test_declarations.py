@@ -26,6 +26,22 @@ class Sing(Request[str]):
     text: str
 
 
+def test_names_that_peers_make_up_find_the_handler_and_are_not_all_remembered() -> None:
+    class Good(Agent, name="t/t/good"):
+        @handler
+        async def say(self, message: Say) -> str:
+            return message.text
+
+    declared = declaration_of(Good)
+    (known,) = declared.handlers
+    names = [f"made.up{number}.{known}" for number in range(1000)]
+    found = [declared.find(name) for name in [*names, *names, "x" * 10_000 + f".{known}"]]
+    assert {each.method for each in found if each is not None} == {"say"}
+    assert None not in found
+    assert declared.find("made.up.Other") is None
+    assert len(declared._alike) < len(names)
+
+
 def test_handlers_are_found_by_the_annotated_type() -> None:
     class Good(Agent, name="t/t/good"):
         @handler
