@@ -104,6 +104,9 @@ def main() -> int:
 def _load() -> None:
     """Import what every replica needs, while the supervisor finds out what this one is to run."""
     # Here, not at the top: the supervisor needs only what the two say to each other.
+    from slim_actors.transport.bindings import warm_up
+
+    warm_up()
     import slim_actors.loader
     import slim_actors.runtime
     import slim_actors.transport.slim  # noqa: F401 (the runtime does so only when it connects)
