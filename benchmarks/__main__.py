@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -81,6 +82,8 @@ def _measured(cases: Sequence[Case], systems: Sequence[System], effort: Effort) 
 
 
 def _installed() -> list[System]:
+    # Programs that pip has put beside Python, whether or not this environment is active.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     if not can_isolate():
         console.print(
             "No peers: some listen on every interface, so they run only where unshare --net can give them a "

@@ -1,6 +1,6 @@
 """A hostile peer, written with bare slim-bindings, against an agent: who is hurt?
 
-python benchmarks/hostile.py [--sessions 10000] [--seconds 10] [--only streams]
+python -m benchmarks.hostile [--sessions 10000] [--seconds 10] [--only streams]
 
 A node, an agent, a hostile peer and a well-behaved one, each in a process of its own. Prints, for each
 attack, the agent's memory before and after it, and how the well-behaved peer fared meanwhile. Ends with exit
@@ -15,7 +15,6 @@ import random
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from datetime import timedelta
-from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
 
@@ -25,10 +24,8 @@ from attrs import define, frozen
 from rich.console import Console
 from rich.table import Table
 
-# Run as a file: then the folder above is not where Python looks.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from benchmarks.overload import command, free_endpoint, rss
+from benchmarks.overload import command
+from benchmarks.systems.base import free_endpoint, resident
 from slim_actors import Agent, Anycast, DeliveryError, Request, Runtime, StreamRequest, handler, wire
 from slim_actors.secret import local_secret
 from slim_actors.transport.bindings import new_service, slim
@@ -252,7 +249,7 @@ async def measure(sessions: int, seconds: float, attacks: Iterable[str]) -> bool
         agent = int(joined[1])
         for name in attacks:
             fared, over = Fared(), asyncio.Event()
-            before = most = rss(agent)
+            before = most = resident(agent)
             good = asyncio.create_task(behave(runtime, fared, over))
             options = ("--attack", name, "--endpoint", endpoint)
             hostile = await asyncio.create_subprocess_exec(
@@ -261,12 +258,12 @@ async def measure(sessions: int, seconds: float, attacks: Iterable[str]) -> bool
             ended = asyncio.ensure_future(hostile.wait())
             while not ended.done():
                 await asyncio.wait([ended], timeout=0.1)
-                most = max(most, rss(agent))
+                most = max(most, resident(agent))
             over.set()
             await good
             if ended.result():
                 raise SystemExit(f"The attack {name} could not be made.")
-            after = rss(agent)
+            after = resident(agent)
             table.add_row(
                 name, *(f"{size:.0f}" for size in (before, most, after)),
                 f"{fared.asked}", f"{fared.failed}", f"{fared.slowest:.2f}",

@@ -1,6 +1,6 @@
 """An agent under ten times the load that it can handle: does its memory stay flat, and is nothing lost?
 
-python benchmarks/overload.py [--seconds 60]
+python -m benchmarks.overload [--seconds 60]
 
 A node, an agent and the senders, each in a process of its own. The agent sleeps 1 ms for each message and has
 a bounded mailbox. The senders start messages at ten times that pace, whatever comes back. Ends with exit code
@@ -13,13 +13,11 @@ import asyncio
 import gc
 import os
 import re
-import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryFile
 from typing import Annotated
@@ -30,6 +28,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from benchmarks.systems.base import free_endpoint, resident
 from slim_actors import Agent, Anycast, Busy, Expired, Mailbox, Request, Runtime, handler
 
 TAKES = 0.001
@@ -154,7 +153,7 @@ class Watch:
         every = max(1, ticks // ROWS)
         for tick in range(1, ticks + 1):
             await asyncio.sleep(began + tick * self._seconds / ticks - loop.time())
-            self.agent_rss.append(rss(self._agent))
+            self.agent_rss.append(resident(self._agent))
             if tick % every == 0:
                 self.row(f"{loop.time() - began:.0f}")
                 live.refresh()
@@ -162,7 +161,7 @@ class Watch:
     def row(self, name: str) -> None:
         """Add a row."""
         numbers = [self._load.sent, *(self._load.outcomes[outcome] for outcome in OUTCOMES)]
-        sizes = [rss(self._agent), rss(os.getpid())]
+        sizes = [resident(self._agent), resident(os.getpid())]
         self.table.add_row(name, *(f"{size:.1f}" for size in sizes), *(f"{number:,}" for number in numbers))
 
     @property
@@ -170,21 +169,6 @@ class Watch:
         """The mean of the agent's memory in the first quarter, and in the last."""
         quarter = len(self.agent_rss) // 4
         return mean(self.agent_rss[:quarter]), mean(self.agent_rss[-quarter:])
-
-
-def rss(pid: int) -> float:
-    """Give the memory of a process that is in RAM, in MiB."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    found = re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)
-    assert found, "a living process has memory"
-    return int(found[1]) / 1024
-
-
-def free_endpoint() -> str:
-    """Give an endpoint at which nothing listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
 
 from attrs import asdict, define, field, frozen
 
@@ -53,6 +55,7 @@ def measure(
     cases: Iterable[Case], systems: Sequence[System], effort: Effort, say: Callable[[str], None]
 ) -> Samples:
     """Measure the cases on the systems, which take turns; tell what is going on."""
+    _compile("slim_actors", "benchmarks")
     samples = Samples()
     by_setup: dict[Setup, list[Case]] = defaultdict(list)
     # Some are part of more than one series.
@@ -68,6 +71,15 @@ def measure(
                     if result.error:
                         samples.errors[f"{system.title}, {case.title}: {result.error}"] += 1
     return samples
+
+
+def _compile(*packages: str) -> None:
+    # pip does so with what it installs, but not with what is installed as editable; and where the environment
+    # has PYTHONDONTWRITEBYTECODE, each start would compile these anew, and not what others have installed.
+    for package in packages:
+        spec = find_spec(package)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            compileall.compile_dir(folder, quiet=1)
 
 
 @frozen

@@ -1,4 +1,4 @@
-"""Memory of both ends of a long stream with a slow reader: ``python benchmarks/stream_memory.py``.
+"""Memory of both ends of a long stream with a slow reader: ``python -m benchmarks.stream_memory``.
 
 An agent in a process of its own yields a million items; the reader pauses again and again. Prints what both
 processes hold as the items go by; flow control keeps both flat.
@@ -8,16 +8,15 @@ import argparse
 import asyncio
 import os
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 from attrs import frozen
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.systems.base import free_endpoint, resident
 from slim_actors import Agent, Runtime, StreamRequest, Unicast, handler
 
 
@@ -31,13 +30,6 @@ class Producer(Agent, name="bench/ns/producer"):
     async def numbers(self, message: Numbers) -> AsyncIterator[str]:
         for number in range(message.count):
             yield f"item {number:090}"
-
-
-def resident(pid: int) -> float:
-    """Give the resident memory of a process in MiB."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    found = re.search(r"VmRSS:\s+(\d+)", status)
-    return int(found[1]) / 1024 if found else 0.0
 
 
 async def read(endpoint: str, producer: int, count: int, table: Table) -> None:
@@ -56,9 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, default=1_000_000)
     count = parser.parse_args().items
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        endpoint = f"http://127.0.0.1:{probe.getsockname()[1]}"
+    endpoint = free_endpoint()
     command = [sys.executable, "-m", "slim_actors"]
     node = subprocess.Popen([*command, "node", "--endpoint", endpoint], stdout=subprocess.PIPE, text=True)
     assert node.stdout is not None

@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from slim_actors.context import Context
 from slim_actors.errors import ConfigurationError
 from slim_actors.middleware import Middleware
+
+if TYPE_CHECKING:
+    from slim_actors.context import Context
 
 __all__ = ["FORMAT_VARIABLE", "LEVEL_VARIABLE", "JsonFormatter", "LogContext", "configure"]
 

@@ -1,8 +1,8 @@
 """One replica: the process that `slim_actors.replicas` starts. It runs one agent until it is told to stop.
 
-What it is to run comes in the environment variable `CONFIG`, what happens goes out as JSON lines on a file
-descriptor. Its standard input is a lifeline: a line on it says that the replica may connect, and when the
-supervisor is gone, however it went, it ends, and the replica drains and ends too.
+What happens goes out as JSON lines on a file descriptor. Its standard input is a lifeline: the first line is
+the `Assignment`, the second says that the replica may connect, and when the supervisor is gone, however it
+went, it ends, and the replica drains and ends too.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from slim_actors.errors import SlimActorsError
 from slim_actors.exits import Exit, exit_code
 from slim_actors.logs import LogContext, configure
 
-__all__ = ["CONFIG", "Report", "Task", "main", "write_nowhere"]
-
-CONFIG = "SLIM_ACTORS_REPLICA"
+__all__ = ["Assignment", "Report", "Task", "main", "write_nowhere"]
 
 _MOST_CHARACTERS = 2_000
+_READ_BYTES = 64 * 1024
 
 
 class Task(msgspec.Struct, frozen=True):
@@ -45,6 +44,16 @@ class Task(msgspec.Struct, frozen=True):
     """Whether to report the user's files that were imported."""
 
 
+class Assignment(msgspec.Struct, frozen=True):
+    """The first line for a replica."""
+
+    task: Task
+    slot: int
+    """Which of the replicas it is, whatever process that is: what it keeps is kept under this."""
+    variables: dict[str, str]
+    """The settings, for its environment."""
+
+
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a replica says."""
 
@@ -61,12 +70,23 @@ def main() -> int:
     """Run the replica; give the exit code."""
     # It is for the supervisor to say when to stop, whoever else may be interrupting every process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    configure()
     # What it prints goes through a pipe, and should be seen when it happens, also before a death.
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     # A crash outside of Python, and the supervisor's SIGABRT after a hang, show where that was.
     faulthandler.enable()
-    task = msgspec.json.decode(os.environ.pop(CONFIG), type=Task)
+    _load()
+    assignment = _assignment()
+    if assignment is None:
+        return Exit.OK
+    # Here, not at the top: see `_load`.
+    from slim_actors.state import SLOT_VARIABLE
+
+    task = assignment.task
+    os.environ.update(assignment.variables)
+    os.environ[SLOT_VARIABLE] = str(assignment.slot)
+    configure()
+    # Byte code knows its source by the second, and a reload may come within one.
+    sys.dont_write_bytecode = sys.dont_write_bytecode or task.tell_files
     os.set_inheritable(task.reports, False)  # noqa: FBT003 (the signature of the standard library)
     try:
         asyncio.run(_run(task))
@@ -81,8 +101,29 @@ def main() -> int:
     return Exit.OK
 
 
-async def _run(task: Task) -> None:
+def _load() -> None:
+    """Import what every replica needs, while the supervisor finds out what this one is to run."""
     # Here, not at the top: the supervisor needs only what the two say to each other.
+    from slim_actors.transport.bindings import warm_up
+
+    warm_up()
+    import slim_actors.loader
+    import slim_actors.runtime
+    import slim_actors.transport.slim  # noqa: F401 (the runtime does so only when it connects)
+
+
+def _assignment() -> Assignment | None:
+    """Read what is to be run; give None if the supervisor is gone."""
+    line = b""
+    while not line.endswith(b"\n"):
+        data = os.read(sys.stdin.fileno(), _READ_BYTES)
+        if not data:
+            return None
+        line += data
+    return msgspec.json.decode(line, type=Assignment)
+
+
+async def _run(task: Task) -> None:
     from slim_actors.loader import load_agent, local_files
     from slim_actors.runtime import Runtime
     from slim_actors.state import state_of

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-import tempfile
 from pathlib import Path
 
 from slim_actors.errors import ConfigurationError
@@ -46,6 +45,9 @@ def local_secret() -> str:
 
 
 def _make(file: Path) -> None:
+    # Here, not at the top: it is needed once.
+    import tempfile
+
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Readable by the user alone from the first moment on.
     descriptor, draft = tempfile.mkstemp(prefix=".secret.", dir=file.parent)

@@ -28,8 +28,19 @@ from attrs import define
 
 from slim_actors.errors import StoreError
 from slim_actors.locks import FileLocks
-from slim_actors.store import Change, Ended, Hold, Parcel, Released, Snapshot, Token, Verdict, Waiting
-from slim_actors.tables import OWNER, SCHEMA, SCHEMA_VERSION, apply, take_claim
+from slim_actors.store import (
+    OWNER,
+    Change,
+    Ended,
+    Hold,
+    Parcel,
+    Released,
+    Snapshot,
+    Token,
+    Verdict,
+    Waiting,
+)
+from slim_actors.tables import SCHEMA, SCHEMA_VERSION, apply, take_claim
 
 __all__ = ["MemoryStore", "SqliteStore"]
 

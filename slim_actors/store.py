@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 from attrs import frozen
 
 __all__ = [
+    "OWNER",
     "Change",
     "Died",
     "Ended",
@@ -26,6 +27,9 @@ __all__ = [
     "Verdict",
     "Waiting",
 ]
+
+OWNER = "owner/"
+"""How the keys of the owners of messages begin; each is used by one process, once."""
 
 
 @frozen

@@ -10,10 +10,7 @@ from collections.abc import Callable
 from slim_actors.errors import Busy, StoreError
 from slim_actors.store import Change, Died, Ended, Handled, Put, Released, Save, Token, Verdict
 
-__all__ = ["MOST_BYTES", "MOST_MESSAGES", "OWNER", "SCHEMA", "SCHEMA_VERSION", "apply", "take_claim"]
-
-OWNER = "owner/"
-"""How the keys of the owners of messages begin; each is used by one process, once."""
+__all__ = ["MOST_BYTES", "MOST_MESSAGES", "SCHEMA", "SCHEMA_VERSION", "apply", "take_claim"]
 
 MOST_MESSAGES = 100_000
 MOST_BYTES = 256 * 1024 * 1024

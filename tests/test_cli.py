@@ -299,3 +299,29 @@ def test_help_does_not_load_the_bindings(start: Starter) -> None:
 
 def test_the_default_endpoint_is_where_the_documentation_says() -> None:
     assert DEFAULT_ENDPOINT == "http://127.0.0.1:46357"
+
+
+@pytest.mark.parametrize(
+    ("what", "unwanted"),
+    [
+        (
+            "sys.argv = ['slim-actors', 'run', '--help']; main()",
+            {"pydantic", "slim_bindings", "slim_actors.runtime", "slim_actors.cli.certs"},
+        ),
+        (
+            "import slim_actors.runtime, slim_actors.transport.slim",
+            {"sqlite3", "statistics", "tempfile", "typer"},
+        ),
+    ],
+)
+def test_what_is_not_needed_is_not_imported(start: Starter, what: str, unwanted: set[str]) -> None:
+    script = f"""
+import contextlib, sys
+from slim_actors.cli import main
+with contextlib.suppress(SystemExit):
+    {what}
+print('IMPORTED', *sorted({unwanted} & sys.modules.keys()))
+"""
+    run = start("-c", script, python=True)
+    assert run.wait() == 0, run.output
+    assert run.output.splitlines()[-1] == "IMPORTED"

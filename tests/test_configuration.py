@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from slim_actors import ConfigurationError, Runtime
-from slim_actors.cli.app import app
+from slim_actors.cli.app import application
 from slim_actors.configfile import COMMANDS
 from slim_actors.identity import SharedSecret, StaticJwt
 from slim_actors.settings import Settings
@@ -368,7 +368,7 @@ def test_an_option_goes_before_the_identity_of_the_environment(start: Starter, e
 
 def test_every_table_of_a_file_is_a_command() -> None:
     assert set(COMMANDS) <= {
-        command.callback.__name__ for command in app.registered_commands if command.callback
+        command.callback.__name__ for command in application().registered_commands if command.callback
     }
 
 

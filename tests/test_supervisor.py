@@ -8,18 +8,24 @@ import errno
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import uuid
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from slim_actors.cli import app as command_line
 from slim_actors.exits import Exit
+from slim_actors.launch import Launched, launch
 from slim_actors.replica import Task
-from slim_actors.replicas import Event, EventKind, ReplicaFailed, Supervisor, deaths, process, supervisor
+from slim_actors.replicas import deaths, process, supervisor
+from slim_actors.replicas.events import Event, EventKind, ReplicaFailed
+from slim_actors.replicas.supervisor import Supervisor
 from slim_actors.settings import Settings
 from tests.conftest import PATIENCE, ROOT, Command, Starter, eventually, free_endpoint
 
@@ -54,9 +60,6 @@ def quiet_end(command: Command, code: int) -> None:
     assert not re.search("Traceback|Error|never", command.output), command.output
 
 
-Launch = Callable[..., Awaitable[asyncio.subprocess.Process]]
-
-
 @contextlib.asynccontextmanager
 async def supervised(one: Supervisor) -> AsyncIterator[asyncio.Task[None]]:
     """Run a supervisor; at the end it must stop."""
@@ -72,23 +75,19 @@ async def supervised(one: Supervisor) -> AsyncIterator[asyncio.Task[None]]:
 async def test_a_stop_during_a_start_ends_the_replica_that_is_half_started(
     endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    launch: Launch = asyncio.create_subprocess_exec
-    started: list[asyncio.subprocess.Process] = []
+    started: list[Launched] = []
 
-    async def stopped_meanwhile(*words: Any, **options: Any) -> asyncio.subprocess.Process:
-        process = await launch(*words, **options)
-        started.append(process)
+    def stopped_meanwhile() -> Launched:
+        started.append(launch())
         three.stop()
-        for _ in range(10):
-            await asyncio.sleep(0)
-        return process
+        return started[-1]
 
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", stopped_meanwhile)
+    monkeypatch.setattr(process, "launch", stopped_meanwhile)
     three = Supervisor(Task(ECHO, -1), 3, Settings.find(endpoint=endpoint).variables(), lambda event: None)
     async with asyncio.timeout(PATIENCE):
         await three.run()
     assert len(started) == 3
-    assert all(process.returncode is not None for process in started)
+    assert all(one.process.returncode is not None for one in started)
 
 
 @pytest.fixture
@@ -118,15 +117,14 @@ async def test_replicas_wait_for_a_node_that_is_away_however_long(
     start: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervisor, "_AWAY_PAUSE", 0.01)
-    launch: Launch = asyncio.create_subprocess_exec
     pids: list[int] = []
 
-    async def counted(*words: Any, **options: Any) -> asyncio.subprocess.Process:
-        process = await launch(*words, **options)
-        pids.append(process.pid)
-        return process
+    def counted() -> Launched:
+        launched = launch()
+        pids.append(launched.process.pid)
+        return launched
 
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", counted)
+    monkeypatch.setattr(process, "launch", counted)
     endpoint = free_endpoint()
     node = start("node", "--endpoint", endpoint)
     node.until("listening")
@@ -195,10 +193,10 @@ if not once.exists():
 
 
 async def test_a_process_that_cannot_be_started_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def fails(*words: Any, **options: Any) -> asyncio.subprocess.Process:
+    def fails(*words: Any, **options: Any) -> subprocess.Popen[bytes]:
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", fails)
+    monkeypatch.setattr(subprocess, "Popen", fails)
     monkeypatch.setattr(deaths, "_BACKOFF_MOST", 0.001)
     before = len(list(Path("/dev/fd").iterdir()))
     one = Supervisor(
@@ -236,16 +234,17 @@ def in_a_group(start: Starter, *words: str) -> Command:
     return start("-c", script, "-P", "-m", "slim_actors", *words, python=True)
 
 
-def is_importing(pid: int) -> bool:
-    """Tell whether a replica of the process has come as far as its imports."""
+def are_importing(pid: int, count: int) -> bool:
+    """Tell whether so many replicas of the process have come as far as their imports."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     try:
         # Between fork and exec, a child still has its parent's files mapped, and its command line.
-        return any(
+        importing = [
             "slim_actors.replica" in Path(f"/proc/{child}/cmdline").read_text()
             and "/msgspec/" in Path(f"/proc/{child}/maps").read_text()
             for child in children
-        )
+        ]
+        return sum(importing) >= count
     except OSError:
         return False
 
@@ -253,9 +252,26 @@ def is_importing(pid: int) -> bool:
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for the children in /proc")
 async def test_ctrl_c_during_the_start_ends_a_run_without_a_word(start: Starter, endpoint: str) -> None:
     run = in_a_group(start, "run", "agents/echo.py", "--replicas", "3", "--endpoint", endpoint)
-    await eventually(lambda: is_importing(run.process.pid))
+    # The first is there before the command is read: what the others say is that it has been.
+    await eventually(lambda: are_importing(run.process.pid, 3))
     os.killpg(run.process.pid, signal.SIGINT)
     quiet_end(run, 0)
+
+
+def processes_with(mark: str) -> list[psutil.Process]:
+    """Give the processes in whose environment this is."""
+    found = []
+    for one in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if mark in one.environ().values():
+                found.append(one)
+    return found
+
+
+async def test_a_run_that_cannot_begin_leaves_no_replica_behind(start: Starter) -> None:
+    mark = uuid.uuid4().hex
+    refused(start("run", "agents/echo.py", "--replicas", "0", MARK=mark), 2, "--replicas is 0")
+    await eventually(lambda: not processes_with(mark))
 
 
 def test_ctrl_c_twice_ends_a_run_without_a_word(start: Starter, endpoint: str) -> None:
@@ -315,10 +331,10 @@ def test_ctrl_c_ends_a_send_without_a_word(start: Starter, endpoint: str, tmp_pa
 
 
 def test_ctrl_c_before_a_command_runs_has_an_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted() -> None:
+    def interrupted(commands: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command_line, "app", interrupted)
+    monkeypatch.setattr(command_line, "application", interrupted)
     with pytest.raises(SystemExit) as caught:
         command_line.main()
     assert caught.value.code == INTERRUPTED

@@ -29,6 +29,7 @@ __all__ = [
     "Setup",
     "address",
     "folder",
+    "free_endpoint",
     "program",
     "resident",
     "say_ready",
@@ -98,8 +99,11 @@ class Client:
 
 def address(transport: str, folder: Path) -> str:
     """Give an endpoint at which nothing listens: ``unix://`` or ``http://``."""
-    if transport == "unix":
-        return f"unix://{folder}/bench.sock"
+    return f"unix://{folder}/bench.sock" if transport == "unix" else free_endpoint()
+
+
+def free_endpoint() -> str:
+    """Give an ``http://`` endpoint at which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}"

@@ -5,44 +5,52 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Iterable
+from importlib import import_module
 
 import typer
 
-from slim_actors.cli.certs import certs
 from slim_actors.cli.console import complain
-from slim_actors.cli.control import ps, restart, scale
-from slim_actors.cli.doctor import doctor
-from slim_actors.cli.node import node
-from slim_actors.cli.run import run
-from slim_actors.cli.send import send
 from slim_actors.cli.stopping import INTERRUPTED
 from slim_actors.errors import SlimActorsError
 from slim_actors.exits import Exit, exit_code
 from slim_actors.logs import FORMAT_VARIABLE, LEVEL_VARIABLE, configure
-from slim_actors.replicas import ReplicaFailed
+from slim_actors.replicas.events import ReplicaFailed
 
-__all__ = ["app", "main"]
+__all__ = ["application", "main"]
 
-app = typer.Typer(
-    name="slim-actors",
-    help="Run agents as actors on a SLIM node, and talk to them.",
-    epilog="Exit codes: 0 all well, 1 a message was not answered, 2 wrong input, 3 no node, 4 nobody serves "
-    "the name, 5 a replica kept dying or could not be replaced, 6 the endpoint is in use, 7 an identity "
-    "or a call is refused, 8 the store cannot be used, 130 interrupted before the end.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command()(run)
-app.command()(send)
-app.command()(node)
-app.command()(restart)
-app.command()(scale)
-app.command()(ps)
-app.command()(certs)
-app.command()(doctor)
+_MODULES = {
+    "run": "run",
+    "send": "send",
+    "node": "node",
+    "restart": "control",
+    "scale": "control",
+    "ps": "control",
+    "certs": "certs",
+    "doctor": "doctor",
+}
+"""Where each command is."""
+
+
+def application(commands: Iterable[str] = _MODULES) -> typer.Typer:
+    """Make the application, with these commands: what the others need is not imported."""
+    app = typer.Typer(
+        name="slim-actors",
+        help="Run agents as actors on a SLIM node, and talk to them.",
+        epilog="Exit codes: 0 all well, 1 a message was not answered, 2 wrong input, 3 no node, 4 nobody "
+        "serves the name, 5 a replica kept dying or could not be replaced, 6 the endpoint is in use, 7 an "
+        "identity or a call is refused, 8 the store cannot be used, 130 interrupted before the end.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for name in commands:
+        module = import_module(f"slim_actors.cli.{_MODULES[name]}")
+        app.command()(getattr(module, name))
+    return app
 
 
 def _version(wanted: bool) -> None:
@@ -53,7 +61,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _root(
     _: bool = typer.Option(False, "--version", help="Print the version.", callback=_version, is_eager=True),
     log_format: str = typer.Option(
@@ -80,7 +87,8 @@ def main() -> None:
     ends with 130, as is usual in shells.
     """
     try:
-        app()
+        wanted = sys.argv[1:2]
+        application(wanted if _MODULES.keys() & wanted else _MODULES)()
     except ReplicaFailed as error:
         complain(str(error))
         sys.exit(error.exit)

@@ -12,8 +12,8 @@ from slim_actors.cli.stopping import run_until_done
 from slim_actors.errors import ConfigurationError
 from slim_actors.exits import Exit
 from slim_actors.names import check_name
-from slim_actors.replicas import EventKind
 from slim_actors.replicas.control import Order, Status, give, runs
+from slim_actors.replicas.events import EventKind
 from slim_actors.replicas.memory import in_mebibytes
 
 __all__ = ["ps", "restart", "scale"]

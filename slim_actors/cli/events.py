@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from slim_actors.cli.console import line
-from slim_actors.replicas import Event, EventKind
+from slim_actors.replicas.events import Event, EventKind
 
 __all__ = ["show"]
 

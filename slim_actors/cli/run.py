@@ -23,10 +23,11 @@ from slim_actors.exits import Exit
 from slim_actors.identity import SharedSecret
 from slim_actors.names import check_name
 from slim_actors.replica import Task, write_nowhere
-from slim_actors.replicas import Event, EventKind, ReplicaLimits, Supervisor
 from slim_actors.replicas.control import Control
+from slim_actors.replicas.events import Event, EventKind
 from slim_actors.replicas.memory import parse_bytes
 from slim_actors.replicas.reload import check_reload, reload_on_change
+from slim_actors.replicas.supervisor import ReplicaLimits, Supervisor
 from slim_actors.settings import Settings
 
 __all__ = ["run"]

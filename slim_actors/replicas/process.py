@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
+import subprocess
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
@@ -14,8 +15,9 @@ import msgspec
 from attrs import frozen
 from msgspec import structs
 
-from slim_actors.logs import FORMAT_VARIABLE
-from slim_actors.replica import CONFIG, Report, Task
+from slim_actors.launch import launch
+from slim_actors.logs import FORMAT_VARIABLE, LEVEL_VARIABLE
+from slim_actors.replica import Assignment, Report, Task
 from slim_actors.replicas.output import Output
 from slim_actors.replicas.reports import Reports
 
@@ -98,7 +100,7 @@ class Process:
         """The files of the user that it has imported, if the task asks for them."""
         self._plan = plan
         self._make_room = make_room
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._lifeline = -1
         self._ready = asyncio.Event()
         self._failure: Report | None = None
@@ -139,7 +141,7 @@ class Process:
         # One that is just being started gets it as soon as it exists.
         self._signalled = number
         if self._process is not None and self._process.returncode is None:
-            # Not by asyncio's send_signal: that looks first whether the process has ended, and if so takes
+            # Not by its own send_signal: that looks first whether the process has ended, and if so takes
             # its exit code away from whoever waits for it.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)
@@ -147,66 +149,39 @@ class Process:
     async def _run(self) -> End:
         with contextlib.ExitStack() as stack:
             try:
-                process, receiving, output = await self._launch(stack)
+                started = launch()
             except OSError as error:
                 return End(f"its process could not be started: {error.strerror}")
+            process = started.process
+            stack.callback(os.close, started.reports)
+            stack.callback(os.close, started.lifeline)
+            self._lifeline = started.lifeline
+            output = Output(self.number, started.output, started.errors)
             self._process, self.pid = process, process.pid
             if self._signalled is not None:
                 self._signal(self._signalled)
-            reports = Reports(receiving, self._take, self._cannot_be_read)
+            reports = Reports(started.reports, self._take, self._cannot_be_read)
+            self._tell(msgspec.json.encode(self._assignment(started.report_to)))
             # Not for the end of a pipe: a child of the replica may hold that open for ever.
-            code = await process.wait()
+            code = await _exit_code(process)
             for task in self._work:
                 task.cancel()
             reports.finish()
             return End(self._fate or _reason(code), self._failure, await output.finish())
 
-    async def _launch(self, stack: contextlib.ExitStack) -> tuple[asyncio.subprocess.Process, int, Output]:
-        """Start the process; what it leaves open here is closed with the stack."""
-        # Here, not at the top: help should be quick.
-        from slim_actors.state import SLOT_VARIABLE
+    def _assignment(self, report_to: int) -> Assignment:
+        logs = {name: os.environ[name] for name in (FORMAT_VARIABLE, LEVEL_VARIABLE) if name in os.environ}
+        if _logs_to_a_person():
+            # Its own standard error is a pipe, but who reads that is a person all the same.
+            logs[FORMAT_VARIABLE] = "text"
+        task = structs.replace(
+            self._plan.task, reports=report_to, beat=self._plan.hang_after / (2 * _BEATS_MISSED)
+        )
+        return Assignment(task, self.number - 1, {**logs, **self._plan.variables})
 
-        with contextlib.ExitStack() as theirs, contextlib.ExitStack() as on_error:
-            receiving, sending = os.pipe()
-            stack.callback(os.close, receiving)
-            theirs.callback(os.close, sending)
-            # Pipes of our own: with asyncio's, the wait for a process may also wait for who inherited them.
-            listening, self._lifeline = os.pipe()
-            stack.callback(os.close, self._lifeline)
-            theirs.callback(os.close, listening)
-            printed, printing = os.pipe()
-            on_error.callback(os.close, printed)
-            theirs.callback(os.close, printing)
-            complained, complaining = os.pipe()
-            on_error.callback(os.close, complained)
-            theirs.callback(os.close, complaining)
-            task = structs.replace(
-                self._plan.task, reports=sending, beat=self._plan.hang_after / (2 * _BEATS_MISSED)
-            )
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # a user's random.py in the current folder is not ours to import
-                "-m",
-                "slim_actors.replica",
-                stdin=listening,
-                stdout=printing,
-                stderr=complaining,
-                env={
-                    **os.environ,
-                    **self._plan.variables,
-                    SLOT_VARIABLE: str(self.number - 1),
-                    # Its own standard error is a pipe, but who reads that is a person all the same.
-                    **({FORMAT_VARIABLE: "text"} if _logs_to_a_person() else {}),
-                    CONFIG: msgspec.json.encode(task).decode(),
-                    # Byte code knows its source by the second, and a reload may come within one.
-                    **({"PYTHONDONTWRITEBYTECODE": "1"} if task.tell_files else {}),
-                },
-                pass_fds=(sending,),
-                # Ctrl-C in a terminal is for the supervisor alone, also before a replica can ignore it.
-                start_new_session=True,
-            )
-            on_error.pop_all()
-            return process, receiving, Output(self.number, printed, complained)
+    def _tell(self, line: bytes) -> None:
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._lifeline, line + b"\n")
 
     def _take(self, report: Report) -> None:
         self._is_alive = True
@@ -234,8 +209,7 @@ class Process:
         await self._plan.loaded(report)
         if report.stateful and self._make_room is not None:
             await self._make_room()
-        with contextlib.suppress(BrokenPipeError):
-            os.write(self._lifeline, b"\n")
+        self._tell(b"")
 
     async def _watch(self) -> None:
         """Kill the process when its event loop stands still."""
@@ -254,6 +228,24 @@ class Process:
     def _cannot_be_read(self) -> None:
         self._fate = "it sent a report that cannot be read"
         self.kill()
+
+
+def _exit_code(process: subprocess.Popen[bytes]) -> asyncio.Future[int]:
+    """Wait for the end in a thread, which works on every system, and for one that was not started here."""
+    loop = asyncio.get_running_loop()
+    code: asyncio.Future[int] = loop.create_future()
+
+    def tell(number: int) -> None:
+        if not code.done():
+            code.set_result(number)
+
+    def wait() -> None:
+        number = process.wait()
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+            loop.call_soon_threadsafe(tell, number)
+
+    threading.Thread(target=wait, name=f"end of {process.pid}", daemon=True).start()
+    return code
 
 
 def _logs_to_a_person() -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from statistics import median_low
 from types import TracebackType
 from typing import Protocol, TypeVar
 
@@ -196,12 +195,17 @@ class Breaker:
             for other, circuit in self._circuits.items()
             if other is not peer and circuit.seconds is not None
         ]
-        return median_low(others) if others else float("inf")
+        return _median(others) if others else float("inf")
 
     def _others_failing(self, peer: Replica) -> float:
         """Give the failure rate of the others; with nobody to compare with, a replica is as good as any."""
         others = [circuit.failing for other, circuit in self._circuits.items() if other is not peer]
-        return median_low(others) if others else 1.0
+        return _median(others) if others else 1.0
+
+
+def _median(values: list[float]) -> float:
+    # By hand: the module statistics, with fractions and decimals, would cost every start 3 ms.
+    return sorted(values)[(len(values) - 1) // 2]
 
 
 class _Watching:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import secrets
+import threading
 from collections.abc import Sequence
 from functools import cache
 
@@ -20,7 +22,7 @@ from slim_actors.transport.lowering import copy_in_blocks
 from slim_actors.transport.polling import poll_directly
 from slim_actors.transport.sockets import NoDelay
 
-__all__ = ["initialise", "innermost", "is_mended", "new_service", "no_delay", "slim"]
+__all__ = ["initialise", "innermost", "is_mended", "new_service", "no_delay", "slim", "warm_up"]
 
 no_delay = NoDelay()
 """For every socket of this process, whoever opened it."""
@@ -60,6 +62,25 @@ def new_service() -> slim.Service:
     """Make a service, which is what connections, apps and listeners belong to."""
     initialise()
     return slim.create_service(f"slim-actors-{os.getpid()}-{next(_services)}")
+
+
+@cache
+def warm_up() -> list[object]:
+    """Begin, in a thread, with what the bindings do for the first app of a process.
+
+    That takes 35 ms of a processor, but not the interpreter's lock: Python can go on importing meanwhile.
+    Gives what holds the app, for the bindings panic when it goes too early.
+    """
+    service = new_service()
+    held: list[object] = [service]
+
+    def make() -> None:
+        # Of no use to anybody: it is never connected.
+        name, secret = slim.Name("slim-actors", "local", "warm-up"), secrets.token_hex(16)
+        held.append(service.create_app_with_secret(name, secret))
+
+    threading.Thread(target=make, name="warm-up", daemon=True).start()
+    return held
 
 
 def innermost(error: slim.SlimError) -> str:

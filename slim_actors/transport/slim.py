@@ -19,7 +19,7 @@ from collections.abc import Callable
 from slim_actors.credentials import Refused, credentials_of
 from slim_actors.endpoints import Endpoint, no_node
 from slim_actors.identity import Identity, SharedSecret, StaticJwt
-from slim_actors.transport.bindings import no_delay
+from slim_actors.transport.bindings import no_delay, warm_up
 from slim_actors.transport.port import LOOK_EVERY, SlimPort
 from slim_actors.transport.security import Connection
 
@@ -53,6 +53,7 @@ class SlimTransport:
     """
 
     def __init__(self, connection: Connection, identity: Identity) -> None:
+        warm_up()
         connection.check()
         self.connection = connection
         self._identity = identity
