@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from math import inf
 from typing import Any
@@ -26,6 +25,7 @@ from slim_actors.messages import same_type
 from slim_actors.names import Address
 from slim_actors.pulse import Pulse
 from slim_actors.routing.outgoing import Late, Outgoing, Pending
+from slim_actors.routing.window import Window
 from slim_actors.streams import Inlet, Outlet
 from slim_actors.transport.base import Payload, Session
 
@@ -35,7 +35,6 @@ _FIRST_WINDOW = 256
 """Messages that may be under way before the agent's hello has said how many."""
 _SEND_AGAIN_AFTER = 0.5
 """Seconds: both ends of a session come back from an outage, and each says so."""
-_FIRST_BYTES = 16 * 1024 * 1024
 
 
 class Peer:
@@ -50,15 +49,10 @@ class Peer:
     def __init__(self, session: Session, pulse: Pulse, limits: Limits) -> None:
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(self._expire)
-        self._pending: dict[int, Pending] = {}
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._most_bytes = _FIRST_BYTES
-        self._bytes = 0
-        """What the messages under way have together."""
-        self._largest = 0
-        self._sent = 0
-        self._credited = 0
-        self._reserved = 0
+        # Without encryption only what it says proves who answers: so nothing is sent before its hello.
+        self._window = Window(_FIRST_WINDOW if session.mls else 0)
+        # The same that the window has: each message looks here.
+        self._pending = self._window.pending
         self._idempotent: frozenset[str] = frozenset()
         self.uses = 0
         self.last_used = 0
@@ -67,8 +61,6 @@ class Peer:
         self._sent_again_at = float("-inf")
         self.is_leaving = False
         """Whether the replica said that it is stopping."""
-        # Without encryption only what it says proves who answers: so nothing is sent before its hello.
-        self._window = _FIRST_WINDOW if session.mls else 0
         self._link = Link(session, self, pulse, limits)
 
     @property
@@ -79,17 +71,17 @@ class Peer:
     @property
     def outstanding(self) -> int:
         """How many messages have no outcome yet."""
-        return len(self._pending) + len(self._waiting)
+        return self._window.outstanding
 
     @property
     def has_room(self) -> bool:
         """Whether a message would be sent at once."""
-        return not (self._waiting or self._reserved or self.is_lost) and self._room > 0
+        return self._window.is_open
 
     @property
     def busy(self) -> bool:
         """See `LinkOwner.busy`. Also while something waits for the hello, which a dead replica never says."""
-        return bool(self._pending or self._waiting)
+        return self._window.outstanding > 0
 
     @property
     def is_lost(self) -> bool:
@@ -202,21 +194,20 @@ class Peer:
         self._deadlines.close()
         for pending in list(self._pending.values()):
             pending.end(error=self.lost(may_have_run=True))
-        self._admit()
+        self._window.close()
 
     def lost(self, *, may_have_run: bool) -> DeliveryError:
         """See `Link.lost`."""
         return self._link.lost(may_have_run=may_have_run)
 
     async def _begin(self, message: Outgoing) -> Pending:
-        await self._credit()
+        await self._window.reserve()
         try:
             if self.is_lost:
                 raise self.lost(may_have_run=False)
             pending = self._send(message)
         finally:
-            self._reserved -= 1
-            self._admit()
+            self._window.release()
         if message.kind is wire.Stream:
             pending.inlet = Inlet(
                 message.replies, lambda total: self._grant(message.id, total), f"the stream of {self.address}"
@@ -228,10 +219,8 @@ class Peer:
 
     def _send(self, message: Outgoing) -> Pending:
         size = len(self._link.send(message.frame(self._loop.time())))
-        pending = self._pending[message.id] = Pending(message, self._loop.create_future(), size=size)
-        self._bytes += size
-        self._largest = max(self._largest, size)
-        self._sent += 1
+        pending = Pending(message, self._loop.create_future(), size=size)
+        self._window.add(pending)
         self._deadlines.watch(message.expires)
         return pending
 
@@ -251,11 +240,8 @@ class Peer:
             await asyncio.wait([pending.pump])
 
     def _end_of(self, pending: Pending) -> None:
-        if self._pending.pop(pending.message.id, None) is not None:
-            self._bytes -= pending.size
         self._link.forget(pending.message.id)
-        if self._waiting:
-            self._admit()
+        self._window.remove(pending)
         if self.is_leaving:
             self._leave_if_done()
         # Whoever waits for the outcome and is cancelled cancels the future with it.
@@ -264,43 +250,9 @@ class Peer:
         if pending.is_late or outcome.cancelled() or not outcome.done() or unfinished:
             self._link.send(wire.Cancel(pending.message.id))
 
-    @property
-    def _room(self) -> int:
-        # Those that have a place and are not sent yet count as much as the largest so far.
-        if self._bytes + self._reserved * self._largest >= self._most_bytes:
-            return 0
-        # What has its outcome is no longer waiting at the door, whatever the last credit said.
-        return self._window - self._reserved - min(self._sent - self._credited, len(self._pending))
-
-    async def _credit(self) -> None:
-        """Get a place among the messages under way; it is reserved until the message is sent.
-
-        Places are handed out in the order of asking: who comes while others wait, or are just being woken,
-        waits behind them.
-        """
-        if self.is_lost or (self._room > 0 and not self._waiting and not self._reserved):
-            self._reserved += 1
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._reserved -= 1
-                self._admit()
-            raise
-
-    def _admit(self) -> None:
-        while self._waiting and (self.is_lost or self._room > 0):
-            turn = self._waiting.popleft()
-            if not turn.done():
-                self._reserved += 1
-                turn.set_result(None)
-
     def _leave_if_done(self) -> None:
         # The agent waits for this before it closes the door, so that nothing of ours is on its way then.
-        if self.is_leaving and not self._pending and not self._reserved and not self._waiting:
+        if self.is_leaving and self._window.is_empty:
             self._link.end("it is stopping")
 
     def _grant(self, message_id: int, total: int) -> None:
@@ -334,22 +286,19 @@ class Peer:
             pending.outlet.grant(frame.total)
 
     def _credited_more(self, frame: wire.Credit) -> None:
-        self._credited = max(self._credited, min(frame.total, self._sent))
-        self._admit()
+        self._window.credit(frame.total)
 
     def _greeted(self, frame: wire.Hello) -> None:
         if self.was_greeted:
             # It was cut off for a while. How long, and what it has missed, nobody here has seen.
             self._send_again()
         self.was_greeted = True
-        self._window = max(1, frame.window)
-        self._most_bytes = max(1, frame.most_bytes)
         self._link.max_payload = frame.most_payload
-        if not self._sent and not self._waiting:
+        if not self._window.sent and not self._window.outstanding:
             # So that the agent hears something that makes sense, however late the first message comes.
             self._link.send(wire.Ping())
         self._idempotent = frozenset(frame.idempotent)
-        self._admit()
+        self._window.resize(frame.window, frame.most_bytes)
 
     def _left(self, frame: wire.Leaving) -> None:
         self.is_leaving = True

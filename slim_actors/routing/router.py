@@ -13,7 +13,6 @@ from msgspec import Raw
 from slim_actors import wire
 from slim_actors.call import Call
 from slim_actors.errors import (
-    CallCycle,
     DeliveryError,
     MalformedMessage,
     NodeUnreachable,
@@ -29,15 +28,13 @@ from slim_actors.routes import Anycast, Route, Unicast
 from slim_actors.routing.outgoing import Late, Outgoing, Trials, too_late
 from slim_actors.routing.peer import Peer
 from slim_actors.routing.pin import AnyPeer, Pin
-from slim_actors.routing.plain import PlainPeer
 from slim_actors.routing.pool import NothingLeft, Pool
+from slim_actors.routing.table import RoutingTable
 from slim_actors.routing.watch import Watch
 from slim_actors.streams import Inlet
 from slim_actors.transport.base import Port, SessionOptions, Transport
 
 __all__ = ["Router"]
-
-_MOST_PINS = 256
 
 _VERBS: dict[type[wire.Incoming], Verb] = {wire.Ask: "ask", wire.Tell: "tell", wire.Stream: "stream"}
 _KINDS: dict[Verb, type[wire.Incoming]] = {verb: kind for kind, verb in _VERBS.items()}
@@ -62,12 +59,9 @@ class Router:
         self._port = port
         self._pulse = pulse
         self._hooks = hooks
-        self._limits = limits
         self._ids = itertools.count(1)
-        self._pools: dict[Anycast, Pool] = {}
-        self._pins: dict[Unicast, Pin] = {}
-        self._explicit: set[Pin] = set()
-        transport.on_return(self._resend)
+        self._table = RoutingTable(port, pulse, limits)
+        transport.on_return(self._table.resend)
 
     @property
     def address(self) -> Address:
@@ -155,14 +149,11 @@ class Router:
 
     async def pin(self, route: Unicast, expires: float) -> Pin:
         """Open an explicit pin; whoever opens it closes it."""
-        pin = self._new_pin(route)
-        self._explicit = {known for known in self._explicit if known.peer is None or not known.peer.is_lost}
-        self._explicit.add(pin)
+        pin = self._table.open_pin(route)
         try:
             await self._within(expires, self._when_there(pin.acquire))
         except BaseException:
-            self._explicit.discard(pin)
-            await pin.close()
+            await self._table.close_pin(pin)
             raise
         return pin
 
@@ -182,9 +173,8 @@ class Router:
 
     async def close(self) -> None:
         """End all conversations."""
-        self._transport.forget_return(self._resend)
-        ends: list[Pool | Pin] = [*self._pools.values(), *self._pins.values(), *self._explicit]
-        await asyncio.gather(*(end.close() for end in ends))
+        self._transport.forget_return(self._table.resend)
+        await self._table.close()
 
     def _outgoing(
         self,
@@ -225,13 +215,14 @@ class Router:
                     return await self._attempt(call, peer, attempt)
             except DeliveryError as error:
                 if not isinstance(route, Anycast):
-                    self._forget_if_lost(route)
+                    if isinstance(route, Unicast):
+                        self._table.forget_if_lost(route)
                     raise
                 trials.failed(peer, error)
         return await self._within(message.expires, self._routed(call, route, message, attempt, trials), call)
 
     def _trials(self, route: Route | Pin, message: Outgoing) -> Trials:
-        breaker = self._pool(route).breaker(message.type) if isinstance(route, Anycast) else None
+        breaker = self._table.pool(route).breaker(message.type) if isinstance(route, Anycast) else None
         return Trials(message, breaker)
 
     def _at_hand(self, route: Route | Pin, wire_type: str) -> Peer | None:
@@ -240,10 +231,9 @@ class Router:
             return None
         peer: AnyPeer | None
         if isinstance(route, Anycast):
-            peer = self._pool(route).at_hand(wire_type)
+            peer = self._table.pool(route).at_hand(wire_type)
         else:
-            pin = self._pins.get(route) if isinstance(route, Unicast) else route
-            peer = None if pin is None else pin.peer
+            peer = self._table.known_peer(route) if isinstance(route, Unicast) else route.peer
         return peer if isinstance(peer, Peer) and peer.has_room else None
 
     async def _items(
@@ -273,7 +263,7 @@ class Router:
         self, call: Call[Any], route: Route | Pin, message: Outgoing, attempt: Attempt, trials: Trials
     ) -> Any:
         if isinstance(route, Anycast):
-            return await self._anycast(call, self._pool(route), attempt, trials)
+            return await self._anycast(call, self._table.pool(route), attempt, trials)
         if isinstance(route, Unicast):
             return await self._unicast(call, route, attempt)
         return await self._pinned(call, route, attempt)
@@ -308,23 +298,12 @@ class Router:
                 trials.failed(peer, error)
 
     async def _unicast(self, call: Call[Any], route: Unicast, attempt: Attempt) -> Any:
-        pin = self._pins.get(route)
-        if pin is None:
-            self._make_room_for_a_pin()
-            pin = self._pins[route] = self._new_pin(route)
+        pin = self._table.pin(route)
         try:
             return await self._pinned(call, pin, attempt)
         except DeliveryError:
-            if self._pins.get(route) is pin:
-                self._forget_if_lost(route)
+            self._table.forget_if_lost(route, pin)
             raise
-
-    def _forget_if_lost(self, route: Route | Pin) -> None:
-        """Let a route choose afresh, now that the loss of its replica has been said."""
-        if isinstance(route, Unicast):
-            pin = self._pins.get(route)
-            if pin is not None and (pin.peer is None or pin.peer.is_lost):
-                del self._pins[route]
 
     async def _pinned(self, call: Call[Any], pin: Pin, attempt: Attempt) -> Any:
         peer = await self._when_there(pin.acquire)
@@ -347,47 +326,6 @@ class Router:
                 return await acquire()
             except NodeUnreachable:
                 await self._transport.available()
-
-    def _pool(self, route: Anycast) -> Pool:
-        pool = self._pools.get(route)
-        if pool is None:
-            options = SessionOptions(route.mls, route.max_retries, route.timeout)
-
-            async def find() -> Peer:
-                return Peer(await self._port.connect(Address(route.name), options), self._pulse, self._limits)
-
-            pool = self._pools[route] = Pool(route.name, find)
-        return pool
-
-    def _make_room_for_a_pin(self) -> None:
-        """Forget the pins used longest ago that are lost; an agent that answers everybody makes many."""
-        if len(self._pins) < _MOST_PINS:
-            return
-        lost = [route for route, pin in self._pins.items() if pin.peer is not None and pin.peer.is_lost]
-        for route in lost:
-            del self._pins[route]
-
-    def _new_pin(self, route: Unicast) -> Pin:
-        framed = route.wire == "frames"
-        options = SessionOptions(route.mls, route.max_retries, route.timeout, framed)
-        target = Address(route.name, route.instance or "")
-        if target == self.address:
-            # SLIM brings nobody's messages back to himself, so this would wait for discovery in vain.
-            raise CallCycle(f"{target} sends to itself; ctx.after(0, message) does that.")
-
-        async def find() -> AnyPeer:
-            session = await self._port.connect(target, options)
-            return Peer(session, self._pulse, self._limits) if framed else PlainPeer(session, self._pulse)
-
-        return Pin(route, find)
-
-    def _resend(self) -> None:
-        for pool in self._pools.values():
-            for peer in pool.peers:
-                peer.resend()
-        for pin in (*self._pins.values(), *self._explicit):
-            if pin.peer is not None:
-                pin.peer.resend()
 
 
 def _note(call: Call[Any], peer: AnyPeer) -> None:
