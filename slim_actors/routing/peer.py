@@ -59,6 +59,8 @@ class Peer:
         self.was_greeted = False
         """Whether it has said hello."""
         self._sent_again_at = float("-inf")
+        self.is_lost = False
+        """Whether nothing can be sent to it any more."""
         self.is_leaving = False
         """Whether the replica said that it is stopping."""
         self._link = Link(session, self, pulse, limits)
@@ -74,19 +76,9 @@ class Peer:
         return self._window.outstanding
 
     @property
-    def has_room(self) -> bool:
-        """Whether a message would be sent at once."""
-        return self._window.is_open
-
-    @property
     def busy(self) -> bool:
         """See `LinkOwner.busy`. Also while something waits for the hello, which a dead replica never says."""
         return self._window.outstanding > 0
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether nothing can be sent to it any more."""
-        return self._link.is_over
 
     async def is_there(self) -> bool:
         """See `Link.is_there`."""
@@ -109,7 +101,7 @@ class Peer:
         Raises:
             DeliveryError: The outcome is not a reply.
         """
-        at_once = self.has_room and message.items is None
+        at_once = message.items is None and self._window.is_open
         pending = self._send(message) if at_once else await self._begin(message)
         try:
             return await pending.outcome
@@ -170,6 +162,10 @@ class Peer:
 
     def frame(self, frame: wire.Frame) -> None:
         """See `LinkOwner.frame`."""
+        if type(frame) is wire.Reply:
+            # As nearly all frames are.
+            self._end(frame.id, result=frame.body)
+            return
         take = _TAKES.get(type(frame))
         if take is not None:
             take(self, frame)
@@ -191,6 +187,7 @@ class Peer:
 
     def closed(self) -> None:
         """See `LinkOwner.closed`."""
+        self.is_lost = True
         self._deadlines.close()
         for pending in list(self._pending.values()):
             pending.end(error=self.lost(may_have_run=True))
@@ -201,7 +198,9 @@ class Peer:
         return self._link.lost(may_have_run=may_have_run)
 
     async def _begin(self, message: Outgoing) -> Pending:
-        await self._window.reserve()
+        if not self.is_lost:
+            self._deadlines.watch(message.expires)
+        await self._window.reserve(message.expires)
         try:
             if self.is_lost:
                 raise self.lost(may_have_run=False)
@@ -231,7 +230,8 @@ class Peer:
             if pending.message.expires <= now:
                 pending.is_late = True
                 pending.end(error=Late())
-        return min((one.message.expires for one in waiting if not one.is_late), default=inf)
+        sent = min((one.message.expires for one in waiting if not one.is_late), default=inf)
+        return min(sent, self._window.expire(now))
 
     async def _finish(self, pending: Pending) -> None:
         self._end_of(pending)
@@ -260,9 +260,6 @@ class Peer:
 
     def _send_item(self, message_id: int, number: int, value: Any) -> None:
         self._link.send(wire.Item(message_id, number, value))
-
-    def _reply(self, frame: wire.Reply) -> None:
-        self._end(frame.id, result=frame.body)
 
     def _accepted(self, frame: wire.Accepted) -> None:
         for message_id in frame.ids:
@@ -336,8 +333,7 @@ class Peer:
 
 
 _TAKES: dict[type[wire.Frame], Callable[[Peer, Any], None]] = {
-    wire.Reply: Peer._reply,  # noqa: SLF001 (the table of the class itself)
-    wire.Accepted: Peer._accepted,  # noqa: SLF001
+    wire.Accepted: Peer._accepted,  # noqa: SLF001 (the table of the class itself)
     wire.Error: Peer._failed,  # noqa: SLF001
     wire.Item: Peer._item,  # noqa: SLF001
     wire.End: Peer._flow_ended,  # noqa: SLF001

@@ -40,6 +40,7 @@ class Pool:
     def __init__(self, name: str, find: Callable[[], Awaitable[Peer]]) -> None:
         self.name = name
         self._find = find
+        self._loop = asyncio.get_running_loop()
         self._peers: dict[str, Peer] = {}
         self._complete = False
         self._setups: set[asyncio.Task[bool]] = set()
@@ -75,11 +76,27 @@ class Pool:
         return breaker
 
     def at_hand(self, wire_type: str) -> Peer | None:
-        """Choose the replica for the next message if the pool is complete; see `acquire`."""
-        if not self._complete or not self._usable:
+        """Choose the replica for the next message, if the pool is complete and nobody needs replacing.
+
+        As `acquire` does, but in one pass and without lists: this is done for each message.
+        """
+        if not self._complete:
+            return None
+        chosen: Peer | None = None
+        least = 0
+        breaker = self.breaker(wire_type)
+        for peer in self._peers.values() if breaker.is_quiet else breaker.fit(self._usable):
+            if peer.is_lost:
+                return None
+            if peer.is_leaving:
+                continue
+            load = peer.outstanding
+            if chosen is None or load < least or (load == least and _load(peer) < _load(chosen)):
+                chosen, least = peer, load
+        if chosen is None:
             return None
         self._explore_sometimes()
-        return self._take(wire_type, ())
+        return self._use(chosen)
 
     async def acquire(self, wire_type: str, avoid: Collection[str] = (), *, ask_first: bool = False) -> Peer:
         """Choose the replica for the next message, after one session set-up at the most while nobody leaves.
@@ -217,7 +234,7 @@ class Pool:
         return True
 
     def _explore_sometimes(self) -> None:
-        if asyncio.get_running_loop().time() - self._explored_at > _REDISCOVER_AFTER:
+        if self._loop.time() - self._explored_at > _REDISCOVER_AFTER:
             self._explore_now()
 
     def _explore_now(self) -> None:
@@ -259,7 +276,7 @@ class Pool:
             if not found_more:
                 break
         self._complete = True
-        self._explored_at = asyncio.get_running_loop().time()
+        self._explored_at = self._loop.time()
 
 
 def _load(peer: Peer) -> tuple[int, int, int]:

@@ -25,6 +25,7 @@ from slim_actors.middleware import NOBODY, Hooks, Sending, Verb
 from slim_actors.names import Address
 from slim_actors.pulse import Pulse
 from slim_actors.routes import Anycast, Route, Unicast
+from slim_actors.routing.breaker import Breaker
 from slim_actors.routing.outgoing import Late, Outgoing, Trials, too_late
 from slim_actors.routing.peer import Peer
 from slim_actors.routing.pin import AnyPeer, Pin
@@ -60,6 +61,7 @@ class Router:
         self._pulse = pulse
         self._hooks = hooks
         self._ids = itertools.count(1)
+        self._loop = asyncio.get_running_loop()
         self._table = RoutingTable(port, pulse, limits)
         transport.on_return(self._table.resend)
 
@@ -203,38 +205,35 @@ class Router:
         return self._hooks.around(self._hooks.sending, sending)
 
     async def _deliver(self, call: Call[Any], route: Route | Pin, message: Outgoing) -> Any:
-        async def attempt(peer: AnyPeer) -> Any:
-            return await peer.deliver(message)
-
-        trials = self._trials(route, message)
-        peer = self._at_hand(route, message.type) if message.items is None else None
+        trials = None
+        peer = self._at_hand(route, message)
         if peer is not None:
-            # Nothing need be waited for but the outcome, and the peer keeps the deadline for that.
+            # What may have to be waited for is a place and the outcome, and the peer keeps the deadline for
+            # both: so this way, which nearly all messages take, has no timer and no retries to get ready.
             try:
-                with trials.watching(peer):
-                    return await self._attempt(call, peer, attempt)
+                if isinstance(route, Anycast):
+                    breaker = self._table.pool(route).breaker(message.type)
+                    return await self._try(call, peer, peer.deliver(message), breaker, message.expires)
+                return await self._attempt(call, peer, peer.deliver(message))
             except DeliveryError as error:
                 if not isinstance(route, Anycast):
                     if isinstance(route, Unicast):
                         self._table.forget_if_lost(route)
                     raise
+                trials = Trials(message)
                 trials.failed(peer, error)
-        return await self._within(message.expires, self._routed(call, route, message, attempt, trials), call)
+        trials = trials or Trials(message)
+        work = self._routed(call, route, lambda peer: peer.deliver(message), trials)
+        return await self._within(message.expires, work, call)
 
-    def _trials(self, route: Route | Pin, message: Outgoing) -> Trials:
-        breaker = self._table.pool(route).breaker(message.type) if isinstance(route, Anycast) else None
-        return Trials(message, breaker)
-
-    def _at_hand(self, route: Route | Pin, wire_type: str) -> Peer | None:
+    def _at_hand(self, route: Route | Pin, message: Outgoing) -> Peer | None:
         """Give the peer for a message, if that is known without waiting for anything."""
-        if not self._transport.is_available:
+        if message.items is not None or not self._transport.is_available:
             return None
-        peer: AnyPeer | None
         if isinstance(route, Anycast):
-            peer = self._table.pool(route).at_hand(wire_type)
-        else:
-            peer = self._table.known_peer(route) if isinstance(route, Unicast) else route.peer
-        return peer if isinstance(peer, Peer) and peer.has_room else None
+            return self._table.pool(route).at_hand(message.type)
+        peer = self._table.known_peer(route) if isinstance(route, Unicast) else route.peer
+        return peer if isinstance(peer, Peer) and not peer.is_lost else None
 
     async def _items(
         self, call: Call[Any], route: Route | Pin, message: Outgoing, patience: float
@@ -247,7 +246,7 @@ class Router:
             return inlet
 
         inlet: Inlet = await self._within(
-            message.expires, self._routed(call, route, message, begin, self._trials(route, message)), call
+            message.expires, self._routed(call, route, begin, Trials(message)), call
         )
         try:
             while True:
@@ -259,9 +258,7 @@ class Router:
         finally:
             await peers[0].finish(message)
 
-    async def _routed(
-        self, call: Call[Any], route: Route | Pin, message: Outgoing, attempt: Attempt, trials: Trials
-    ) -> Any:
+    async def _routed(self, call: Call[Any], route: Route | Pin, attempt: Attempt, trials: Trials) -> Any:
         if isinstance(route, Anycast):
             return await self._anycast(call, self._table.pool(route), attempt, trials)
         if isinstance(route, Unicast):
@@ -278,10 +275,12 @@ class Router:
         raise too_late(call, is_available=self._transport.is_available)
 
     async def _anycast(self, call: Call[Any], pool: Pool, attempt: Attempt, trials: Trials) -> Any:
+        message = trials.message
+        breaker = pool.breaker(message.type)
         while True:
             try:
                 peer: Peer = await self._when_there(
-                    lambda: pool.acquire(trials.message.type, trials.refused, ask_first=trials.losses > 0)
+                    lambda: pool.acquire(message.type, trials.refused, ask_first=trials.losses > 0)
                 )
             except (NothingLeft, NoRoute) as error:
                 # Whoever there was refused; the last word counts.
@@ -292,8 +291,7 @@ class Router:
                     raise
                 raise NoRoute(f"Nobody takes messages for {pool.name} now.") from None
             try:
-                with trials.watching(peer):
-                    return await self._attempt(call, peer, attempt)
+                return await self._try(call, peer, attempt(peer), breaker, message.expires)
             except DeliveryError as error:
                 trials.failed(peer, error)
 
@@ -306,18 +304,32 @@ class Router:
             raise
 
     async def _pinned(self, call: Call[Any], pin: Pin, attempt: Attempt) -> Any:
-        peer = await self._when_there(pin.acquire)
-        return await self._attempt(call, peer, attempt)
+        peer: AnyPeer = await self._when_there(pin.acquire)
+        return await self._attempt(call, peer, attempt(peer))
 
-    async def _attempt(self, call: Call[Any], peer: AnyPeer, attempt: Attempt) -> Any:
-        call.peer = peer.address
+    async def _attempt(self, call: Call[Any], peer: AnyPeer, work: Awaitable[Any]) -> Any:
+        call.replica = peer
         try:
-            return await attempt(peer)
+            return await work
         except Late:
-            _note(call, peer)
             raise too_late(call, is_available=self._transport.is_available) from None
-        finally:
-            _note(call, peer)
+
+    async def _try(
+        self, call: Call[Any], peer: Peer, work: Awaitable[Any], breaker: Breaker, expires: float
+    ) -> Any:
+        """Attempt it with one of several replicas, and tell the breaker how that one did."""
+        call.replica = peer
+        began = self._loop.time()
+        try:
+            try:
+                outcome = await work
+            except Late:
+                raise too_late(call, is_available=self._transport.is_available) from None
+        except BaseException as error:
+            breaker.record(peer, began, expires, error)
+            raise
+        breaker.record(peer, began, expires)
+        return outcome
 
     async def _when_there(self, acquire: Callable[[], Awaitable[Any]]) -> Any:
         """Acquire a peer; while the node is away, wait for it to come back and try again."""
@@ -326,11 +338,6 @@ class Router:
                 return await acquire()
             except NodeUnreachable:
                 await self._transport.available()
-
-
-def _note(call: Call[Any], peer: AnyPeer) -> None:
-    # Whose identity it has is known when it has spoken.
-    call.peer, call.was_greeted, call.last_heard = peer.address, peer.was_greeted, peer.last_heard
 
 
 def _for_tell(context: dict[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from math import inf
 
-from slim_actors.routing.outgoing import Pending
+from msgspec import Struct
+
+from slim_actors.routing.outgoing import Late, Pending
 
 __all__ = ["Window"]
 
@@ -34,7 +37,7 @@ class Window:
         self._largest = 0
         self._credited = 0
         self._reserved = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[_Turn] = deque()
         self._is_over = False
 
     @property
@@ -66,17 +69,21 @@ class Window:
         if self._waiting:
             self._admit()
 
-    async def reserve(self) -> None:
-        """Wait for a place. It is kept until `release`; one that is over has places for all."""
+    async def reserve(self, expires: float) -> None:
+        """Wait for a place. It is kept until `release`; one that is over has places for all.
+
+        Raises:
+            Late: There was none until the deadline.
+        """
         if self._is_over or self.is_open:
             self._reserved += 1
             return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        turn = _Turn(asyncio.get_running_loop().create_future(), expires)
         self._waiting.append(turn)
         try:
-            await turn
+            await turn.has_come
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if turn.has_come.done() and not turn.has_come.cancelled() and not turn.has_come.exception():
                 self.release()
             raise
 
@@ -84,6 +91,14 @@ class Window:
         """Give back a place that was reserved: its message is under way now, or will not be sent."""
         self._reserved -= 1
         self._admit()
+
+    def expire(self, now: float) -> float:
+        """Fail who waits for a place at the deadline; give the next deadline, infinite if there is none."""
+        for turn in self._waiting:
+            if turn.expires <= now and not turn.has_come.done():
+                turn.has_come.set_exception(Late())
+        self._waiting = deque(turn for turn in self._waiting if not turn.has_come.done())
+        return min((turn.expires for turn in self._waiting), default=inf)
 
     def credit(self, total: int) -> None:
         """Take note of how many messages the replica's mailbox has accepted in all."""
@@ -106,11 +121,19 @@ class Window:
         if self._bytes + self._reserved * self._largest >= self._most_bytes:
             return False
         # What has its outcome is no longer waiting at the door, whatever the last credit said.
-        return self._reserved + min(self.sent - self._credited, len(self.pending)) < self._size
+        room = self._size - self._reserved
+        return len(self.pending) < room or self.sent - self._credited < room
 
     def _admit(self) -> None:
         while self._waiting and (self._is_over or self._has_room):
             turn = self._waiting.popleft()
-            if not turn.done():
+            if not turn.has_come.done():
                 self._reserved += 1
-                turn.set_result(None)
+                turn.has_come.set_result(None)
+
+
+class _Turn(Struct, eq=False):
+    """Somebody who waits for a place."""
+
+    has_come: asyncio.Future[None]
+    expires: float
