@@ -106,19 +106,14 @@ class Pending(Struct, eq=False):
                 await close()
 
 
-class Trials:
-    """What became of an Anycast message so far, at one replica after the other.
+class Trials(Struct, eq=False):
+    """What became of an Anycast message so far, at one replica after the other."""
 
-    Args:
-        message: The message.
-    """
-
-    def __init__(self, message: Outgoing) -> None:
-        self.message = message
-        self.losses = 0
-        """How many replicas were lost with it."""
-        self.refused: dict[str, DeliveryError] = {}
-        """The instances that did not start it, and what they said."""
+    message: Outgoing
+    losses: int = 0
+    """How many replicas were lost with it."""
+    refused: dict[str, DeliveryError] = field(default_factory=dict)
+    """The instances that did not start it, and what they said."""
 
     def failed(self, peer: Replica, error: DeliveryError) -> None:
         """Take note of an error; it is raised again unless another replica may be tried."""

@@ -75,7 +75,7 @@ class Pool:
             breaker = self._breakers[wire_type] = Breaker(f"{wire_type} messages")
         return breaker
 
-    def at_hand(self, wire_type: str) -> Peer | None:
+    def at_hand(self, breaker: Breaker) -> Peer | None:
         """Choose the replica for the next message, if the pool is complete and nobody needs replacing.
 
         As `acquire` does, but in one pass and without lists: this is done for each message.
@@ -84,7 +84,6 @@ class Pool:
             return None
         chosen: Peer | None = None
         least = 0
-        breaker = self.breaker(wire_type)
         for peer in self._peers.values() if breaker.is_quiet else breaker.fit(self._usable):
             if peer.is_lost:
                 return None
@@ -98,11 +97,13 @@ class Pool:
         self._explore_sometimes()
         return self._use(chosen)
 
-    async def acquire(self, wire_type: str, avoid: Collection[str] = (), *, ask_first: bool = False) -> Peer:
+    async def acquire(
+        self, breaker: Breaker, avoid: Collection[str] = (), *, ask_first: bool = False
+    ) -> Peer:
         """Choose the replica for the next message, after one session set-up at the most while nobody leaves.
 
         Args:
-            wire_type: The type of the message.
+            breaker: The one for the type of the message; see `breaker`.
             avoid: Instances that will not do.
             ask_first: Take one that gives a sign of life now, if there is any. Where one has died, others may
                 have too, and a message must not use up its tries on the dead.
@@ -118,7 +119,7 @@ class Pool:
             await self._meet()
         if self._all_left:
             await self._look_round()
-        return self._take(wire_type, avoid)
+        return self._use(self._choose(breaker, avoid))
 
     async def _survivor(self, avoid: Collection[str]) -> Peer | None:
         asked = {
@@ -171,19 +172,16 @@ class Pool:
             peer for answer, peer in asked.items() if answer.done() and answer.result() and peer in usable
         ]
 
-    def _take(self, wire_type: str, avoid: Collection[str]) -> Peer:
-        return self._use(self._choose(wire_type, avoid))
-
     def _use(self, peer: Peer) -> Peer:
         peer.uses += 1
         peer.last_used = next(self._turns)
         return peer
 
-    def _choose(self, wire_type: str, avoid: Collection[str]) -> Peer:
+    def _choose(self, breaker: Breaker, avoid: Collection[str]) -> Peer:
         candidates = [peer for peer in self._usable if peer.address.instance not in avoid]
         if not candidates:
             raise NothingLeft
-        return min(self.breaker(wire_type).fit(candidates), key=_load)
+        return min(breaker.fit(candidates), key=_load)
 
     def _drop_lost(self) -> None:
         lost = [instance for instance, peer in self._peers.items() if peer.is_lost]

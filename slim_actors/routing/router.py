@@ -204,36 +204,42 @@ class Router:
         sending = Sending(verb, known, message, message_id, self.address, outgoing.context, call)
         return self._hooks.around(self._hooks.sending, sending)
 
-    async def _deliver(self, call: Call[Any], route: Route | Pin, message: Outgoing) -> Any:
-        trials = None
-        peer = self._at_hand(route, message)
+    def _deliver(self, call: Call[Any], route: Route | Pin, message: Outgoing) -> Awaitable[Any]:
+        if isinstance(route, Anycast):
+            return self._to_any(call, self._table.pool(route), message)
+        return self._to_one(call, route, message)
+
+    # Nearly all messages have somebody at hand to go to. All that may have to be waited for then is a place
+    # and the outcome, and the peer keeps the deadline for both: so no timer and no retry need be got ready.
+
+    async def _to_any(self, call: Call[Any], pool: Pool, message: Outgoing) -> Any:
+        trials = Trials(message)
+        breaker = pool.breaker(message.type)
+        peer = pool.at_hand(breaker) if message.items is None and self._transport.is_available else None
         if peer is not None:
-            # What may have to be waited for is a place and the outcome, and the peer keeps the deadline for
-            # both: so this way, which nearly all messages take, has no timer and no retries to get ready.
             try:
-                if isinstance(route, Anycast):
-                    breaker = self._table.pool(route).breaker(message.type)
-                    return await self._try(call, peer, peer.deliver(message), breaker, message.expires)
-                return await self._attempt(call, peer, peer.deliver(message))
+                return await self._try(call, peer, peer.deliver(message), breaker, message.expires)
             except DeliveryError as error:
-                if not isinstance(route, Anycast):
-                    if isinstance(route, Unicast):
-                        self._table.forget_if_lost(route)
-                    raise
-                trials = Trials(message)
                 trials.failed(peer, error)
-        trials = trials or Trials(message)
-        work = self._routed(call, route, lambda peer: peer.deliver(message), trials)
+        work = self._anycast(call, pool, lambda peer: peer.deliver(message), trials)
         return await self._within(message.expires, work, call)
 
-    def _at_hand(self, route: Route | Pin, message: Outgoing) -> Peer | None:
-        """Give the peer for a message, if that is known without waiting for anything."""
-        if message.items is not None or not self._transport.is_available:
-            return None
-        if isinstance(route, Anycast):
-            return self._table.pool(route).at_hand(message.type)
+    async def _to_one(self, call: Call[Any], route: Unicast | Pin, message: Outgoing) -> Any:
         peer = self._table.known_peer(route) if isinstance(route, Unicast) else route.peer
-        return peer if isinstance(peer, Peer) and not peer.is_lost else None
+        if (
+            isinstance(peer, Peer)
+            and not peer.is_lost
+            and message.items is None
+            and self._transport.is_available
+        ):
+            try:
+                return await self._attempt(call, peer, peer.deliver(message))
+            except DeliveryError:
+                if isinstance(route, Unicast):
+                    self._table.forget_if_lost(route)
+                raise
+        work = self._routed(call, route, lambda peer: peer.deliver(message), Trials(message))
+        return await self._within(message.expires, work, call)
 
     async def _items(
         self, call: Call[Any], route: Route | Pin, message: Outgoing, patience: float
@@ -280,7 +286,7 @@ class Router:
         while True:
             try:
                 peer: Peer = await self._when_there(
-                    lambda: pool.acquire(message.type, trials.refused, ask_first=trials.losses > 0)
+                    lambda: pool.acquire(breaker, trials.refused, ask_first=trials.losses > 0)
                 )
             except (NothingLeft, NoRoute) as error:
                 # Whoever there was refused; the last word counts.
