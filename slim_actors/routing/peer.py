@@ -50,7 +50,7 @@ class Peer:
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(self._expire)
         # Without encryption only what it says proves who answers: so nothing is sent before its hello.
-        self._window = Window(_FIRST_WINDOW if session.mls else 0)
+        self._window = Window(_FIRST_WINDOW if session.mls else 0, self._send)
         # The same that the window has: each message looks here.
         self._pending = self._window.pending
         self._idempotent: frozenset[str] = frozenset()
@@ -73,12 +73,12 @@ class Peer:
     @property
     def outstanding(self) -> int:
         """How many messages have no outcome yet."""
-        return self._window.outstanding
+        return len(self._window)
 
     @property
     def busy(self) -> bool:
         """See `LinkOwner.busy`. Also while something waits for the hello, which a dead replica never says."""
-        return self._window.outstanding > 0
+        return len(self._window) > 0
 
     async def is_there(self) -> bool:
         """See `Link.is_there`."""
@@ -101,8 +101,7 @@ class Peer:
         Raises:
             DeliveryError: The outcome is not a reply.
         """
-        at_once = message.items is None and self._window.is_open
-        pending = self._send(message) if at_once else await self._begin(message)
+        pending = self._begin(message)
         try:
             return await pending.outcome
         finally:
@@ -116,7 +115,7 @@ class Peer:
         Raises:
             DeliveryError: It ended before a reply came.
         """
-        pending = await self._begin(message)
+        pending = self._begin(message)
         try:
             await pending.outcome
         except BaseException:
@@ -189,49 +188,41 @@ class Peer:
         """See `LinkOwner.closed`."""
         self.is_lost = True
         self._deadlines.close()
-        for pending in list(self._pending.values()):
-            pending.end(error=self.lost(may_have_run=True))
-        self._window.close()
+        for pending in list(self._window):
+            pending.end(error=self.lost(may_have_run=self._window.is_sent(pending)))
 
     def lost(self, *, may_have_run: bool) -> DeliveryError:
         """See `Link.lost`."""
         return self._link.lost(may_have_run=may_have_run)
 
-    async def _begin(self, message: Outgoing) -> Pending:
-        if not self.is_lost:
-            self._deadlines.watch(message.expires)
-        await self._window.reserve(message.expires)
-        try:
-            if self.is_lost:
-                raise self.lost(may_have_run=False)
-            pending = self._send(message)
-        finally:
-            self._window.release()
+    def _begin(self, message: Outgoing) -> Pending:
+        if self.is_lost:
+            raise self.lost(may_have_run=False)
+        pending = Pending(message, self._loop.create_future())
         if message.kind is wire.Stream:
             pending.inlet = Inlet(
                 message.replies, lambda total: self._grant(message.id, total), f"the stream of {self.address}"
             )
         if message.items is not None:
             pending.outlet = Outlet(lambda number, value: self._send_item(message.id, number, value))
-            pending.pump = asyncio.create_task(pending.send_items(self._link.send))
-        return pending
-
-    def _send(self, message: Outgoing) -> Pending:
-        size = len(self._link.send(message.frame(self._loop.time())))
-        pending = Pending(message, self._loop.create_future(), size=size)
-        self._window.add(pending)
+        self._window.put(pending)
         self._deadlines.watch(message.expires)
         return pending
 
+    def _send(self, pending: Pending) -> int:
+        size = len(self._link.send(pending.message.frame(self._loop.time())))
+        if pending.outlet is not None:
+            pending.pump = asyncio.create_task(pending.send_items(self._link.send))
+        return size
+
     def _expire(self, now: float) -> float:
         """Fail what has no outcome at its deadline; give the next deadline."""
-        waiting = [pending for pending in self._pending.values() if not pending.outcome.done()]
+        waiting = [pending for pending in self._window if not pending.outcome.done()]
         for pending in waiting:
             if pending.message.expires <= now:
                 pending.is_late = True
                 pending.end(error=Late())
-        sent = min((one.message.expires for one in waiting if not one.is_late), default=inf)
-        return min(sent, self._window.expire(now))
+        return min((one.message.expires for one in waiting if not one.is_late), default=inf)
 
     async def _finish(self, pending: Pending) -> None:
         self._end_of(pending)
@@ -241,18 +232,18 @@ class Peer:
 
     def _end_of(self, pending: Pending) -> None:
         self._link.forget(pending.message.id)
-        self._window.remove(pending)
+        was_sent = self._window.remove(pending)
         if self.is_leaving:
             self._leave_if_done()
         # Whoever waits for the outcome and is cancelled cancels the future with it.
         outcome = pending.outcome
         unfinished = pending.inlet is not None and not pending.inlet.is_over
-        if pending.is_late or outcome.cancelled() or not outcome.done() or unfinished:
+        if was_sent and (pending.is_late or outcome.cancelled() or not outcome.done() or unfinished):
             self._link.send(wire.Cancel(pending.message.id))
 
     def _leave_if_done(self) -> None:
         # The agent waits for this before it closes the door, so that nothing of ours is on its way then.
-        if self.is_leaving and self._window.is_empty:
+        if self.is_leaving and not self._window:
             self._link.end("it is stopping")
 
     def _grant(self, message_id: int, total: int) -> None:
@@ -291,7 +282,7 @@ class Peer:
             self._send_again()
         self.was_greeted = True
         self._link.max_payload = frame.most_payload
-        if not self._window.sent and not self._window.outstanding:
+        if not self._window.sent and not self._window:
             # So that the agent hears something that makes sense, however late the first message comes.
             self._link.send(wire.Ping())
         self._idempotent = frozenset(frame.idempotent)
