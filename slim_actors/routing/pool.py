@@ -8,13 +8,16 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from copy import copy
 
+from slim_actors.backoff import Backoff
 from slim_actors.errors import DeliveryError
 from slim_actors.routing.breaker import Breaker
 from slim_actors.routing.peer import Peer
 
 __all__ = ["Pool"]
 
-_REDISCOVER_AFTER = 3.0
+_LOOK_AGAIN = Backoff(2.0, 4.1, jitter=0.1)
+"""A set-up costs some milliseconds of each side's processor, so less often where nothing changes; but a new
+replica is to be found within 5 s. The jitter keeps callers that began together from looking together."""
 _SETUPS_AT_ONCE = 8
 _MOST_ROUNDS = 4
 _MOST_ROUNDS_IN_VAIN = 2
@@ -30,7 +33,8 @@ class Pool:
     the first messages take a fresh session each, until discovery comes round to a replica that is known
     already and one more round shows nobody new: then the pool is complete. Each message goes to the replica
     with the fewest outstanding ones, and among equals to the one that has had the fewest; those that a
-    `Breaker` leaves out are left out. While it is used, the pool looks for new replicas every few seconds.
+    `Breaker` leaves out are left out. While it is used, the pool looks for new replicas every few seconds,
+    more often after it has changed.
 
     Args:
         name: The service.
@@ -46,7 +50,9 @@ class Pool:
         self._setups: set[asyncio.Task[bool]] = set()
         self._turns = itertools.count(1)
         self._explorer: asyncio.Task[None] | None = None
-        self._explored_at = 0.0
+        self._explore_at = 0.0
+        self._in_vain = 0
+        """How often it was looked round since somebody was found or lost."""
         self._changed = asyncio.Event()
         self._left: deque[str] = deque(maxlen=_MOST_LEFT)
         self._breakers: dict[str, Breaker] = {}
@@ -192,7 +198,7 @@ class Pool:
             for breaker in self._breakers.values():
                 breaker.forget(peer)
             # Whoever replaces it should be found at the next use.
-            self._explored_at = 0.0
+            self._explore_at, self._in_vain = 0.0, 0
 
     def _set_up(self) -> asyncio.Task[bool]:
         setup = asyncio.create_task(self._discover(), name="anycast set-up")
@@ -229,10 +235,11 @@ class Pool:
         used = [other.uses for other in self._peers.values()]
         peer.uses = min(used) if used and self._complete else 0
         self._peers[instance] = peer
+        self._in_vain = 0
         return True
 
     def _explore_sometimes(self) -> None:
-        if self._loop.time() - self._explored_at > _REDISCOVER_AFTER:
+        if self._loop.time() > self._explore_at:
             self._explore_now()
 
     def _explore_now(self) -> None:
@@ -274,7 +281,8 @@ class Pool:
             if not found_more:
                 break
         self._complete = True
-        self._explored_at = self._loop.time()
+        self._explore_at = self._loop.time() + _LOOK_AGAIN.pause(self._in_vain)
+        self._in_vain += 1
 
 
 def _load(peer: Peer) -> tuple[int, int, int]:
