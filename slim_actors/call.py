@@ -4,14 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Generator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
     from slim_actors.names import Address
 
-__all__ = ["Call"]
+__all__ = ["Call", "Recipient"]
 
 R_co = TypeVar("R_co", covariant=True)
+
+
+class Recipient(Protocol):
+    """What a call knows of the replica that has its message."""
+
+    @property
+    def address(self) -> Address:
+        """Who it is, as far as that is known by now."""
+
+    @property
+    def was_greeted(self) -> bool:
+        """Whether it has said anything at all."""
+
+    @property
+    def last_heard(self) -> float:
+        """When it last gave a sign of life, on the clock of the event loop."""
 
 
 class Call(Coroutine[Any, Any, R_co], Generic[R_co]):
@@ -27,16 +43,17 @@ class Call(Coroutine[Any, Any, R_co], Generic[R_co]):
             print(reply, "from", call.peer.instance)
     """
 
-    __slots__ = ("_coroutine", "last_heard", "peer", "was_greeted")
+    __slots__ = ("_coroutine", "replica")
 
     def __init__(self) -> None:
-        self.peer: Address | None = None
-        """The instance that the message went to last; None until it went to one."""
-        self.was_greeted = False
-        """Whether that has said anything at all."""
-        self.last_heard = 0.0
-        """When that last gave a sign of life, on the clock of the event loop."""
+        self.replica: Recipient | None = None
+        """Where the message went last; None until it went somewhere."""
         self._coroutine: Coroutine[Any, Any, R_co]
+
+    @property
+    def peer(self) -> Address | None:
+        """The instance that the message went to last; None until it went to one."""
+        return None if self.replica is None else self.replica.address
 
     def running(self, coroutine: Coroutine[Any, Any, R_co]) -> Self:
         """Give the call its work."""

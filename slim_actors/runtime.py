@@ -128,6 +128,7 @@ class Runtime(Verbs):
         self._tops: list[Child] = []
         """What has no parent: instances and groups."""
         self._own: asyncio.Future[Router] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._is_open = False
         self._transport: Transport
         self._pulse: Pulse
@@ -150,7 +151,7 @@ class Runtime(Verbs):
     async def __aenter__(self) -> Self:
         if self._is_open:
             raise ConfigurationError("This runtime is in use already: make another Runtime(...).")
-        self._own = None
+        self._own, self._loop = None, asyncio.get_running_loop()
         async with AsyncExitStack() as on_error:
             on_error.push_async_callback(self._stack.aclose)
             self._outbox = await self._open_outbox()
@@ -351,7 +352,8 @@ class Runtime(Verbs):
         return {}
 
     def _expires(self, timeout: float | None) -> float:
-        return asyncio.get_running_loop().time() + (DEFAULT_TIMEOUT if timeout is None else timeout)
+        loop = self._loop or asyncio.get_running_loop()
+        return loop.time() + (DEFAULT_TIMEOUT if timeout is None else timeout)
 
     async def _connect(self) -> Transport:
         """Give what carries the messages."""

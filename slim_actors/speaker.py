@@ -61,13 +61,19 @@ class Speaker(ABC):
         items: AsyncIterable[Any] | None,
     ) -> Call[Any]:
         call: Call[Any] = Call()
+        return call.running(self._asked(call, route, message, timeout, items))
 
-        async def run() -> Any:
-            expires = self._expires(checked(timeout))
-            router = self._ready_sender() or await self._sender_by(expires)
-            return await router.ask(call, route, message, expires, self._travelling(), items)
-
-        return call.running(run())
+    async def _asked(
+        self,
+        call: Call[Any],
+        route: Route | Pin,
+        message: object,
+        timeout: float | None,
+        items: AsyncIterable[Any] | None,
+    ) -> Any:
+        expires = self._expires(checked(timeout))
+        router = self._ready_sender() or await self._sender_by(expires)
+        return await router.ask(call, route, message, expires, self._travelling(), items)
 
     def _tell(self, route: Route | Pin, message: object, timeout: float | None) -> Call[None]:
         call: Call[None] = Call()

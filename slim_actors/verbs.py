@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from slim_actors.call import Call
 from slim_actors.errors import ConfigurationError
 from slim_actors.pinned import Pinned
-from slim_actors.routes import Anycast, Route, Unicast
+from slim_actors.routes import Route, Unicast
 from slim_actors.speaker import Speaker, checked
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ class Verbs(Speaker):
 
 
 def _route(route: Route) -> Route:
-    if not isinstance(route, Anycast | Unicast):
+    if not isinstance(route, Route):
         raise ConfigurationError(
             f'{route!r} is not a route: write Anycast("org/ns/service") or Unicast("org/ns/service").'
         )

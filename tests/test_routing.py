@@ -8,7 +8,10 @@ from collections import Counter
 import pytest
 
 from slim_actors import Anycast, DeliveryError, NoRoute, PeerLost, Runtime, Stopped, Unicast
+from slim_actors.names import Address
 from slim_actors.testing import TestRuntime
+from slim_actors.transport.base import SessionOptions
+from slim_actors.transport.memory import MemoryPort, MemorySession
 from tests.agents_for_tests import Echo, Gate, Once, Wait, Worker
 from tests.conftest import World, eventually
 
@@ -84,6 +87,29 @@ async def test_a_replica_that_appears_later_is_found_within_5_seconds(runtime: R
         return newcomer.address.instance in await answered_by(runtime, ECHO, 2)
 
     await eventually(found, within=5)
+
+
+async def test_a_pool_in_which_nothing_changes_is_looked_round_no_more_often_than_newcomers_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_ups = 0
+    connect = MemoryPort.connect
+
+    async def counted(self: MemoryPort, target: Address, options: SessionOptions) -> MemorySession:
+        nonlocal set_ups
+        set_ups += 1
+        return await connect(self, target, options)
+
+    async with TestRuntime() as runtime:
+        await runtime.spawn(Echo)
+        await answered_by(runtime, ECHO, 4)
+        monkeypatch.setattr(MemoryPort, "connect", counted)
+        for _ in range(300):
+            await runtime.ask(ECHO, 1)
+            # On the virtual clock: a minute in all.
+            await asyncio.sleep(0.2)
+    # Two each time: one replica, and one more that there may be. Every 5 s at the least.
+    assert 2 * 12 <= set_ups <= 2 * 18
 
 
 async def test_a_replica_that_stops_leaves_the_pool_at_once(runtime: Runtime) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from types import TracebackType
 from typing import Protocol, TypeVar
 
 from attrs import define
@@ -90,14 +88,20 @@ class Breaker:
 
     def __init__(self, about: str) -> None:
         self._about = about
+        self._loop = asyncio.get_running_loop()
         self._circuits: dict[Replica, _Circuit] = {}
         self._open: dict[Replica, _Circuit] = {}
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no circuit is open, so that everybody may be chosen."""
+        return not self._open
 
     def fit(self, candidates: list[R]) -> list[R]:
         """Give those among whom the next message has its choice: at least one, if there are any."""
         if not self._open:
             return candidates
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         for peer in candidates:
             circuit = self._open.get(peer)
             if circuit is not None and not circuit.is_probed and now >= circuit.probe_at:
@@ -109,22 +113,35 @@ class Breaker:
         least = min(self._open[peer].opened for peer in candidates)
         return [peer for peer in candidates if self._open[peer].opened == least]
 
-    def watching(self, peer: Replica, expires: float) -> _Watching:
-        """Give what is to be held while a message with this deadline is tried with a replica."""
-        return _Watching(self._record, peer, expires)
-
     def forget(self, peer: Replica) -> None:
         """Take note that a replica is lost."""
         self._circuits.pop(peer, None)
         self._open.pop(peer, None)
 
-    def _record(self, peer: Replica, began: float, expires: float, error: BaseException | None) -> None:
-        if peer.is_lost:
-            return
+    def record(self, peer: Replica, began: float, expires: float, error: BaseException | None = None) -> None:
+        """Take note of what became of a message that was tried with a replica.
+
+        Args:
+            peer: The replica.
+            began: When it was tried, on the clock of the event loop.
+            expires: Its deadline.
+            error: How it ended; None if well.
+        """
+        seconds = self._loop.time() - began
         circuit = self._circuits.get(peer)
-        if circuit is None:
-            circuit = self._circuits[peer] = _Circuit()
-        now = asyncio.get_running_loop().time()
+        if error is None and seconds <= _NEVER_SLOW and circuit is not None and not self._open:
+            # A good and quick outcome, as nearly all are: nothing need be compared.
+            known = seconds if circuit.seconds is None else circuit.seconds
+            circuit.seconds = known + _WEIGHT * (seconds - known)
+            circuit.failing -= _WEIGHT * circuit.failing
+        elif not peer.is_lost:
+            self._weigh(peer, circuit or self._circuits.setdefault(peer, _Circuit()), began, expires, error)
+
+    def _weigh(
+        self, peer: Replica, circuit: _Circuit, began: float, expires: float, error: BaseException | None
+    ) -> None:
+        """Compare what became of a message with what others make of theirs."""
+        now = self._loop.time()
         seconds = now - began
         has_failed = error is not None and (
             (isinstance(error, DeliveryError) and not isinstance(error, _SAYS_NOTHING)) or now >= expires
@@ -160,14 +177,14 @@ class Breaker:
             return
         del self._open[peer]
         circuit.failing, circuit.is_probed = 0.0, False
-        circuit.closed_at = asyncio.get_running_loop().time()
+        circuit.closed_at = self._loop.time()
         # It takes its part from now on, and is not made to catch up.
         others = [other.uses for other in self._circuits if other is not peer]
         peer.uses = max(peer.uses, min(others, default=0))
         _logger.info("%s gets %s again.", peer.address, self._about)
 
     def _trip(self, peer: Replica, circuit: _Circuit, why: str) -> None:
-        if asyncio.get_running_loop().time() - circuit.closed_at > _FORGOTTEN_AFTER:
+        if self._loop.time() - circuit.closed_at > _FORGOTTEN_AFTER:
             circuit.opened = 0
         self._open[peer] = circuit
         pause = self._open_for_a_while(circuit)
@@ -179,11 +196,10 @@ class Breaker:
             why,
         )
 
-    @staticmethod
-    def _open_for_a_while(circuit: _Circuit) -> float:
+    def _open_for_a_while(self, circuit: _Circuit) -> float:
         pause = _PAUSE.pause(circuit.opened)
         circuit.opened += 1
-        circuit.opened_at = asyncio.get_running_loop().time()
+        circuit.opened_at = self._loop.time()
         circuit.probe_at = circuit.opened_at + pause
         circuit.is_probed = False
         return pause
@@ -206,27 +222,3 @@ class Breaker:
 def _median(values: list[float]) -> float:
     # By hand: the module statistics, with fractions and decimals, would cost every start 3 ms.
     return sorted(values)[(len(values) - 1) // 2]
-
-
-class _Watching:
-    """Tells a breaker what became of a message."""
-
-    __slots__ = ("_began", "_expires", "_peer", "_record")
-
-    def __init__(
-        self,
-        record: Callable[[Replica, float, float, BaseException | None], None],
-        peer: Replica,
-        expires: float,
-    ) -> None:
-        self._record = record
-        self._peer = peer
-        self._expires = expires
-
-    def __enter__(self) -> None:
-        self._began = asyncio.get_running_loop().time()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._record(self._peer, self._began, self._expires, error)

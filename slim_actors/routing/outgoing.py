@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
-from attrs import define, field, frozen
+from msgspec import Struct, field
 
 from slim_actors import wire
 from slim_actors.call import Call
 from slim_actors.errors import Busy, CallCycle, DeliveryError, Expired, PeerLost, Stopped, Untrusted
 from slim_actors.messages import Body
-from slim_actors.middleware import NOBODY
-from slim_actors.routing.breaker import Breaker, Replica
+from slim_actors.routing.breaker import Replica
 from slim_actors.streams import FIRST_ITEMS, Inlet, Outlet
 
 __all__ = ["Late", "Outgoing", "Pending", "Trials", "too_late"]
@@ -22,9 +20,11 @@ __all__ = ["Late", "Outgoing", "Pending", "Trials", "too_late"]
 _MOST_LOSSES = 5
 
 
-@frozen(eq=False)
-class Outgoing:
-    """One message as it is sent, to one replica or, on a retry, to another."""
+class Outgoing(Struct, frozen=True, eq=False):
+    """One message as it is sent, to one replica or, on a retry, to another.
+
+    A Struct, as `Pending` is, because it is made in a tenth of the time of a frozen attrs class.
+    """
 
     kind: type[wire.Ask | wire.Tell | wire.Stream]
     id: int
@@ -34,7 +34,7 @@ class Outgoing:
     """On the clock of the event loop, in seconds."""
     replies: Body
     """The reader of the replies."""
-    context: dict[str, Any] = field(factory=dict)
+    context: dict[str, Any] = field(default_factory=dict)
     items: AsyncIterable[Any] | None = None
     """What follows the message."""
 
@@ -59,8 +59,7 @@ class Late(Exception):
     """The deadline has passed; why is for the router to say."""
 
 
-@define(eq=False)
-class Pending:
+class Pending(Struct, eq=False):
     """A message that is under way to one replica."""
 
     message: Outgoing
@@ -107,25 +106,14 @@ class Pending:
                 await close()
 
 
-class Trials:
-    """What became of an Anycast message so far, at one replica after the other.
+class Trials(Struct, eq=False):
+    """What became of an Anycast message so far, at one replica after the other."""
 
-    Args:
-        message: The message.
-        breaker: Told how each replica did; None if there is no choice of replicas.
-    """
-
-    def __init__(self, message: Outgoing, breaker: Breaker | None) -> None:
-        self.message = message
-        self._breaker = breaker
-        self.losses = 0
-        """How many replicas were lost with it."""
-        self.refused: dict[str, DeliveryError] = {}
-        """The instances that did not start it, and what they said."""
-
-    def watching(self, peer: Replica) -> AbstractContextManager[object]:
-        """Give what is to be held while it is tried with a replica."""
-        return NOBODY if self._breaker is None else self._breaker.watching(peer, self.message.expires)
+    message: Outgoing
+    losses: int = 0
+    """How many replicas were lost with it."""
+    refused: dict[str, DeliveryError] = field(default_factory=dict)
+    """The instances that did not start it, and what they said."""
 
     def failed(self, peer: Replica, error: DeliveryError) -> None:
         """Take note of an error; it is raised again unless another replica may be tried."""
@@ -147,16 +135,18 @@ def too_late(call: Call[Any] | None, *, is_available: bool) -> Expired:
     """Make the error that the deadline has passed: it says what is known of who had the message."""
     if not is_available:
         return Expired("The deadline passed while the SLIM node was away.")
-    if call is None or call.peer is None:
+    replica = None if call is None else call.replica
+    if replica is None:
         return Expired("The deadline passed before the outcome was known.")
-    if not call.was_greeted:
+    peer = replica.address
+    if not replica.was_greeted:
         return Expired(
-            f"{call.peer} has not said hello: it is busy, or no agent of slim-actors. If it speaks plain "
-            f"bytes, ask Unicast({call.peer.name!r}, wire='bytes')."
+            f"{peer} has not said hello: it is busy, or no agent of slim-actors. If it speaks plain "
+            f"bytes, ask Unicast({peer.name!r}, wire='bytes')."
         )
     # So a slow agent is told from a silent one, as far as anybody can know so soon.
-    silence = asyncio.get_running_loop().time() - call.last_heard
+    silence = asyncio.get_running_loop().time() - replica.last_heard
     return Expired(
-        f"The deadline passed before the outcome was known (the last sign of life of {call.peer} came "
+        f"The deadline passed before the outcome was known (the last sign of life of {peer} came "
         f"{silence:.3g} s before)."
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from math import inf
 from typing import Any
@@ -26,6 +25,7 @@ from slim_actors.messages import same_type
 from slim_actors.names import Address
 from slim_actors.pulse import Pulse
 from slim_actors.routing.outgoing import Late, Outgoing, Pending
+from slim_actors.routing.window import Window
 from slim_actors.streams import Inlet, Outlet
 from slim_actors.transport.base import Payload, Session
 
@@ -35,7 +35,6 @@ _FIRST_WINDOW = 256
 """Messages that may be under way before the agent's hello has said how many."""
 _SEND_AGAIN_AFTER = 0.5
 """Seconds: both ends of a session come back from an outage, and each says so."""
-_FIRST_BYTES = 16 * 1024 * 1024
 
 
 class Peer:
@@ -50,25 +49,20 @@ class Peer:
     def __init__(self, session: Session, pulse: Pulse, limits: Limits) -> None:
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(self._expire)
-        self._pending: dict[int, Pending] = {}
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._most_bytes = _FIRST_BYTES
-        self._bytes = 0
-        """What the messages under way have together."""
-        self._largest = 0
-        self._sent = 0
-        self._credited = 0
-        self._reserved = 0
+        # Without encryption only what it says proves who answers: so nothing is sent before its hello.
+        self._window = Window(_FIRST_WINDOW if session.mls else 0, self._send)
+        # The same that the window has: each message looks here.
+        self._pending = self._window.pending
         self._idempotent: frozenset[str] = frozenset()
         self.uses = 0
         self.last_used = 0
         self.was_greeted = False
         """Whether it has said hello."""
         self._sent_again_at = float("-inf")
+        self.is_lost = False
+        """Whether nothing can be sent to it any more."""
         self.is_leaving = False
         """Whether the replica said that it is stopping."""
-        # Without encryption only what it says proves who answers: so nothing is sent before its hello.
-        self._window = _FIRST_WINDOW if session.mls else 0
         self._link = Link(session, self, pulse, limits)
 
     @property
@@ -79,22 +73,12 @@ class Peer:
     @property
     def outstanding(self) -> int:
         """How many messages have no outcome yet."""
-        return len(self._pending) + len(self._waiting)
-
-    @property
-    def has_room(self) -> bool:
-        """Whether a message would be sent at once."""
-        return not (self._waiting or self._reserved or self.is_lost) and self._room > 0
+        return len(self._window)
 
     @property
     def busy(self) -> bool:
         """See `LinkOwner.busy`. Also while something waits for the hello, which a dead replica never says."""
-        return bool(self._pending or self._waiting)
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether nothing can be sent to it any more."""
-        return self._link.is_over
+        return len(self._window) > 0
 
     async def is_there(self) -> bool:
         """See `Link.is_there`."""
@@ -117,8 +101,7 @@ class Peer:
         Raises:
             DeliveryError: The outcome is not a reply.
         """
-        at_once = self.has_room and message.items is None
-        pending = self._send(message) if at_once else await self._begin(message)
+        pending = self._begin(message)
         try:
             return await pending.outcome
         finally:
@@ -132,7 +115,7 @@ class Peer:
         Raises:
             DeliveryError: It ended before a reply came.
         """
-        pending = await self._begin(message)
+        pending = self._begin(message)
         try:
             await pending.outcome
         except BaseException:
@@ -178,6 +161,10 @@ class Peer:
 
     def frame(self, frame: wire.Frame) -> None:
         """See `LinkOwner.frame`."""
+        if type(frame) is wire.Reply:
+            # As nearly all frames are.
+            self._end(frame.id, result=frame.body)
+            return
         take = _TAKES.get(type(frame))
         if take is not None:
             take(self, frame)
@@ -199,45 +186,38 @@ class Peer:
 
     def closed(self) -> None:
         """See `LinkOwner.closed`."""
+        self.is_lost = True
         self._deadlines.close()
-        for pending in list(self._pending.values()):
-            pending.end(error=self.lost(may_have_run=True))
-        self._admit()
+        for pending in list(self._window):
+            pending.end(error=self.lost(may_have_run=self._window.is_sent(pending)))
 
     def lost(self, *, may_have_run: bool) -> DeliveryError:
         """See `Link.lost`."""
         return self._link.lost(may_have_run=may_have_run)
 
-    async def _begin(self, message: Outgoing) -> Pending:
-        await self._credit()
-        try:
-            if self.is_lost:
-                raise self.lost(may_have_run=False)
-            pending = self._send(message)
-        finally:
-            self._reserved -= 1
-            self._admit()
+    def _begin(self, message: Outgoing) -> Pending:
+        if self.is_lost:
+            raise self.lost(may_have_run=False)
+        pending = Pending(message, self._loop.create_future())
         if message.kind is wire.Stream:
             pending.inlet = Inlet(
                 message.replies, lambda total: self._grant(message.id, total), f"the stream of {self.address}"
             )
         if message.items is not None:
             pending.outlet = Outlet(lambda number, value: self._send_item(message.id, number, value))
-            pending.pump = asyncio.create_task(pending.send_items(self._link.send))
-        return pending
-
-    def _send(self, message: Outgoing) -> Pending:
-        size = len(self._link.send(message.frame(self._loop.time())))
-        pending = self._pending[message.id] = Pending(message, self._loop.create_future(), size=size)
-        self._bytes += size
-        self._largest = max(self._largest, size)
-        self._sent += 1
+        self._window.put(pending)
         self._deadlines.watch(message.expires)
         return pending
 
+    def _send(self, pending: Pending) -> int:
+        size = len(self._link.send(pending.message.frame(self._loop.time())))
+        if pending.outlet is not None:
+            pending.pump = asyncio.create_task(pending.send_items(self._link.send))
+        return size
+
     def _expire(self, now: float) -> float:
         """Fail what has no outcome at its deadline; give the next deadline."""
-        waiting = [pending for pending in self._pending.values() if not pending.outcome.done()]
+        waiting = [pending for pending in self._window if not pending.outcome.done()]
         for pending in waiting:
             if pending.message.expires <= now:
                 pending.is_late = True
@@ -251,56 +231,19 @@ class Peer:
             await asyncio.wait([pending.pump])
 
     def _end_of(self, pending: Pending) -> None:
-        if self._pending.pop(pending.message.id, None) is not None:
-            self._bytes -= pending.size
         self._link.forget(pending.message.id)
-        if self._waiting:
-            self._admit()
+        was_sent = self._window.remove(pending)
         if self.is_leaving:
             self._leave_if_done()
         # Whoever waits for the outcome and is cancelled cancels the future with it.
         outcome = pending.outcome
         unfinished = pending.inlet is not None and not pending.inlet.is_over
-        if pending.is_late or outcome.cancelled() or not outcome.done() or unfinished:
+        if was_sent and (pending.is_late or outcome.cancelled() or not outcome.done() or unfinished):
             self._link.send(wire.Cancel(pending.message.id))
-
-    @property
-    def _room(self) -> int:
-        # Those that have a place and are not sent yet count as much as the largest so far.
-        if self._bytes + self._reserved * self._largest >= self._most_bytes:
-            return 0
-        # What has its outcome is no longer waiting at the door, whatever the last credit said.
-        return self._window - self._reserved - min(self._sent - self._credited, len(self._pending))
-
-    async def _credit(self) -> None:
-        """Get a place among the messages under way; it is reserved until the message is sent.
-
-        Places are handed out in the order of asking: who comes while others wait, or are just being woken,
-        waits behind them.
-        """
-        if self.is_lost or (self._room > 0 and not self._waiting and not self._reserved):
-            self._reserved += 1
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._reserved -= 1
-                self._admit()
-            raise
-
-    def _admit(self) -> None:
-        while self._waiting and (self.is_lost or self._room > 0):
-            turn = self._waiting.popleft()
-            if not turn.done():
-                self._reserved += 1
-                turn.set_result(None)
 
     def _leave_if_done(self) -> None:
         # The agent waits for this before it closes the door, so that nothing of ours is on its way then.
-        if self.is_leaving and not self._pending and not self._reserved and not self._waiting:
+        if self.is_leaving and not self._window:
             self._link.end("it is stopping")
 
     def _grant(self, message_id: int, total: int) -> None:
@@ -308,9 +251,6 @@ class Peer:
 
     def _send_item(self, message_id: int, number: int, value: Any) -> None:
         self._link.send(wire.Item(message_id, number, value))
-
-    def _reply(self, frame: wire.Reply) -> None:
-        self._end(frame.id, result=frame.body)
 
     def _accepted(self, frame: wire.Accepted) -> None:
         for message_id in frame.ids:
@@ -334,22 +274,19 @@ class Peer:
             pending.outlet.grant(frame.total)
 
     def _credited_more(self, frame: wire.Credit) -> None:
-        self._credited = max(self._credited, min(frame.total, self._sent))
-        self._admit()
+        self._window.credit(frame.total)
 
     def _greeted(self, frame: wire.Hello) -> None:
         if self.was_greeted:
             # It was cut off for a while. How long, and what it has missed, nobody here has seen.
             self._send_again()
         self.was_greeted = True
-        self._window = max(1, frame.window)
-        self._most_bytes = max(1, frame.most_bytes)
         self._link.max_payload = frame.most_payload
-        if not self._sent and not self._waiting:
+        if not self._window.sent and not self._window:
             # So that the agent hears something that makes sense, however late the first message comes.
             self._link.send(wire.Ping())
         self._idempotent = frozenset(frame.idempotent)
-        self._admit()
+        self._window.resize(frame.window, frame.most_bytes)
 
     def _left(self, frame: wire.Leaving) -> None:
         self.is_leaving = True
@@ -387,8 +324,7 @@ class Peer:
 
 
 _TAKES: dict[type[wire.Frame], Callable[[Peer, Any], None]] = {
-    wire.Reply: Peer._reply,  # noqa: SLF001 (the table of the class itself)
-    wire.Accepted: Peer._accepted,  # noqa: SLF001
+    wire.Accepted: Peer._accepted,  # noqa: SLF001 (the table of the class itself)
     wire.Error: Peer._failed,  # noqa: SLF001
     wire.Item: Peer._item,  # noqa: SLF001
     wire.End: Peer._flow_ended,  # noqa: SLF001

@@ -8,13 +8,16 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from copy import copy
 
+from slim_actors.backoff import Backoff
 from slim_actors.errors import DeliveryError
 from slim_actors.routing.breaker import Breaker
 from slim_actors.routing.peer import Peer
 
 __all__ = ["Pool"]
 
-_REDISCOVER_AFTER = 3.0
+_LOOK_AGAIN = Backoff(2.0, 4.1, jitter=0.1)
+"""A set-up costs some milliseconds of each side's processor, so less often where nothing changes; but a new
+replica is to be found within 5 s. The jitter keeps callers that began together from looking together."""
 _SETUPS_AT_ONCE = 8
 _MOST_ROUNDS = 4
 _MOST_ROUNDS_IN_VAIN = 2
@@ -30,7 +33,8 @@ class Pool:
     the first messages take a fresh session each, until discovery comes round to a replica that is known
     already and one more round shows nobody new: then the pool is complete. Each message goes to the replica
     with the fewest outstanding ones, and among equals to the one that has had the fewest; those that a
-    `Breaker` leaves out are left out. While it is used, the pool looks for new replicas every few seconds.
+    `Breaker` leaves out are left out. While it is used, the pool looks for new replicas every few seconds,
+    more often after it has changed.
 
     Args:
         name: The service.
@@ -40,12 +44,15 @@ class Pool:
     def __init__(self, name: str, find: Callable[[], Awaitable[Peer]]) -> None:
         self.name = name
         self._find = find
+        self._loop = asyncio.get_running_loop()
         self._peers: dict[str, Peer] = {}
         self._complete = False
         self._setups: set[asyncio.Task[bool]] = set()
         self._turns = itertools.count(1)
         self._explorer: asyncio.Task[None] | None = None
-        self._explored_at = 0.0
+        self._explore_at = 0.0
+        self._in_vain = 0
+        """How often it was looked round since somebody was found or lost."""
         self._changed = asyncio.Event()
         self._left: deque[str] = deque(maxlen=_MOST_LEFT)
         self._why_lost: DeliveryError | None = None
@@ -75,18 +82,35 @@ class Pool:
             breaker = self._breakers[wire_type] = Breaker(f"{wire_type} messages")
         return breaker
 
-    def at_hand(self, wire_type: str) -> Peer | None:
-        """Choose the replica for the next message if the pool is complete; see `acquire`."""
-        if not self._complete or not self._usable:
+    def at_hand(self, breaker: Breaker) -> Peer | None:
+        """Choose the replica for the next message, if the pool is complete and nobody needs replacing.
+
+        As `acquire` does, but in one pass and without lists: this is done for each message.
+        """
+        if not self._complete:
+            return None
+        chosen: Peer | None = None
+        least = 0
+        for peer in self._peers.values() if breaker.is_quiet else breaker.fit(self._usable):
+            if peer.is_lost:
+                return None
+            if peer.is_leaving:
+                continue
+            load = peer.outstanding
+            if chosen is None or load < least or (load == least and _load(peer) < _load(chosen)):
+                chosen, least = peer, load
+        if chosen is None:
             return None
         self._explore_sometimes()
-        return self._take(wire_type, ())
+        return self._use(chosen)
 
-    async def acquire(self, wire_type: str, avoid: Collection[str] = (), *, ask_first: bool = False) -> Peer:
+    async def acquire(
+        self, breaker: Breaker, avoid: Collection[str] = (), *, ask_first: bool = False
+    ) -> Peer:
         """Choose the replica for the next message, after one session set-up at the most while nobody leaves.
 
         Args:
-            wire_type: The type of the message.
+            breaker: The one for the type of the message; see `breaker`.
             avoid: Instances that will not do.
             ask_first: Take one that gives a sign of life now, if there is any. Where one has died, others may
                 have too, and a message must not use up its tries on the dead.
@@ -103,7 +127,7 @@ class Pool:
             await self._meet()
         if self._all_left:
             await self._look_round()
-        return self._take(wire_type, avoid)
+        return self._use(self._choose(breaker, avoid))
 
     async def _survivor(self, avoid: Collection[str]) -> Peer | None:
         asked = {
@@ -156,19 +180,16 @@ class Pool:
             peer for answer, peer in asked.items() if answer.done() and answer.result() and peer in usable
         ]
 
-    def _take(self, wire_type: str, avoid: Collection[str]) -> Peer:
-        return self._use(self._choose(wire_type, avoid))
-
     def _use(self, peer: Peer) -> Peer:
         peer.uses += 1
         peer.last_used = next(self._turns)
         return peer
 
-    def _choose(self, wire_type: str, avoid: Collection[str]) -> Peer:
+    def _choose(self, breaker: Breaker, avoid: Collection[str]) -> Peer:
         candidates = [peer for peer in self._usable if peer.address.instance not in avoid]
         if not candidates:
             raise NothingLeft
-        return min(self.breaker(wire_type).fit(candidates), key=_load)
+        return min(breaker.fit(candidates), key=_load)
 
     def _drop_lost(self) -> None:
         lost = [instance for instance, peer in self._peers.items() if peer.is_lost]
@@ -180,7 +201,7 @@ class Pool:
             for breaker in self._breakers.values():
                 breaker.forget(peer)
             # Whoever replaces it should be found at the next use.
-            self._explored_at = 0.0
+            self._explore_at, self._in_vain = 0.0, 0
 
     def _set_up(self) -> asyncio.Task[bool]:
         setup = asyncio.create_task(self._discover(), name="anycast set-up")
@@ -220,10 +241,11 @@ class Pool:
         used = [other.uses for other in self._peers.values()]
         peer.uses = min(used) if used and self._complete else 0
         self._peers[instance] = peer
+        self._in_vain = 0
         return True
 
     def _explore_sometimes(self) -> None:
-        if asyncio.get_running_loop().time() - self._explored_at > _REDISCOVER_AFTER:
+        if self._loop.time() > self._explore_at:
             self._explore_now()
 
     def _explore_now(self) -> None:
@@ -265,7 +287,8 @@ class Pool:
             if not found_more:
                 break
         self._complete = True
-        self._explored_at = asyncio.get_running_loop().time()
+        self._explore_at = self._loop.time() + _LOOK_AGAIN.pause(self._in_vain)
+        self._in_vain += 1
 
 
 def _load(peer: Peer) -> tuple[int, int, int]:

@@ -13,7 +13,6 @@ from msgspec import Raw
 from slim_actors import wire
 from slim_actors.call import Call
 from slim_actors.errors import (
-    CallCycle,
     DeliveryError,
     MalformedMessage,
     NodeUnreachable,
@@ -26,18 +25,17 @@ from slim_actors.middleware import NOBODY, Hooks, Sending, Verb
 from slim_actors.names import Address
 from slim_actors.pulse import Pulse
 from slim_actors.routes import Anycast, Route, Unicast
+from slim_actors.routing.breaker import Breaker
 from slim_actors.routing.outgoing import Late, Outgoing, Trials, too_late
 from slim_actors.routing.peer import Peer
 from slim_actors.routing.pin import AnyPeer, Pin
-from slim_actors.routing.plain import PlainPeer
 from slim_actors.routing.pool import NothingLeft, Pool
+from slim_actors.routing.table import RoutingTable
 from slim_actors.routing.watch import Watch
 from slim_actors.streams import Inlet
 from slim_actors.transport.base import Port, SessionOptions, Transport
 
 __all__ = ["Router"]
-
-_MOST_PINS = 256
 
 _VERBS: dict[type[wire.Incoming], Verb] = {wire.Ask: "ask", wire.Tell: "tell", wire.Stream: "stream"}
 _KINDS: dict[Verb, type[wire.Incoming]] = {verb: kind for kind, verb in _VERBS.items()}
@@ -62,12 +60,10 @@ class Router:
         self._port = port
         self._pulse = pulse
         self._hooks = hooks
-        self._limits = limits
         self._ids = itertools.count(1)
-        self._pools: dict[Anycast, Pool] = {}
-        self._pins: dict[Unicast, Pin] = {}
-        self._explicit: set[Pin] = set()
-        transport.on_return(self._resend)
+        self._loop = asyncio.get_running_loop()
+        self._table = RoutingTable(port, pulse, limits)
+        transport.on_return(self._table.resend)
 
     @property
     def address(self) -> Address:
@@ -155,14 +151,11 @@ class Router:
 
     async def pin(self, route: Unicast, expires: float) -> Pin:
         """Open an explicit pin; whoever opens it closes it."""
-        pin = self._new_pin(route)
-        self._explicit = {known for known in self._explicit if known.peer is None or not known.peer.is_lost}
-        self._explicit.add(pin)
+        pin = self._table.open_pin(route)
         try:
             await self._within(expires, self._when_there(pin.acquire))
         except BaseException:
-            self._explicit.discard(pin)
-            await pin.close()
+            await self._table.close_pin(pin)
             raise
         return pin
 
@@ -182,9 +175,8 @@ class Router:
 
     async def close(self) -> None:
         """End all conversations."""
-        self._transport.forget_return(self._resend)
-        ends: list[Pool | Pin] = [*self._pools.values(), *self._pins.values(), *self._explicit]
-        await asyncio.gather(*(end.close() for end in ends))
+        self._transport.forget_return(self._table.resend)
+        await self._table.close()
 
     def _outgoing(
         self,
@@ -212,39 +204,42 @@ class Router:
         sending = Sending(verb, known, message, message_id, self.address, outgoing.context, call)
         return self._hooks.around(self._hooks.sending, sending)
 
-    async def _deliver(self, call: Call[Any], route: Route | Pin, message: Outgoing) -> Any:
-        async def attempt(peer: AnyPeer) -> Any:
-            return await peer.deliver(message)
-
-        trials = self._trials(route, message)
-        peer = self._at_hand(route, message.type) if message.items is None else None
-        if peer is not None:
-            # Nothing need be waited for but the outcome, and the peer keeps the deadline for that.
-            try:
-                with trials.watching(peer):
-                    return await self._attempt(call, peer, attempt)
-            except DeliveryError as error:
-                if not isinstance(route, Anycast):
-                    self._forget_if_lost(route)
-                    raise
-                trials.failed(peer, error)
-        return await self._within(message.expires, self._routed(call, route, message, attempt, trials), call)
-
-    def _trials(self, route: Route | Pin, message: Outgoing) -> Trials:
-        breaker = self._pool(route).breaker(message.type) if isinstance(route, Anycast) else None
-        return Trials(message, breaker)
-
-    def _at_hand(self, route: Route | Pin, wire_type: str) -> Peer | None:
-        """Give the peer for a message, if that is known without waiting for anything."""
-        if not self._transport.is_available:
-            return None
-        peer: AnyPeer | None
+    def _deliver(self, call: Call[Any], route: Route | Pin, message: Outgoing) -> Awaitable[Any]:
         if isinstance(route, Anycast):
-            peer = self._pool(route).at_hand(wire_type)
-        else:
-            pin = self._pins.get(route) if isinstance(route, Unicast) else route
-            peer = None if pin is None else pin.peer
-        return peer if isinstance(peer, Peer) and peer.has_room else None
+            return self._to_any(call, self._table.pool(route), message)
+        return self._to_one(call, route, message)
+
+    # Nearly all messages have somebody at hand to go to. All that may have to be waited for then is a place
+    # and the outcome, and the peer keeps the deadline for both: so no timer and no retry need be got ready.
+
+    async def _to_any(self, call: Call[Any], pool: Pool, message: Outgoing) -> Any:
+        trials = Trials(message)
+        breaker = pool.breaker(message.type)
+        peer = pool.at_hand(breaker) if message.items is None and self._transport.is_available else None
+        if peer is not None:
+            try:
+                return await self._try(call, peer, peer.deliver(message), breaker, message.expires)
+            except DeliveryError as error:
+                trials.failed(peer, error)
+        work = self._anycast(call, pool, lambda peer: peer.deliver(message), trials)
+        return await self._within(message.expires, work, call)
+
+    async def _to_one(self, call: Call[Any], route: Unicast | Pin, message: Outgoing) -> Any:
+        peer = self._table.known_peer(route) if isinstance(route, Unicast) else route.peer
+        if (
+            isinstance(peer, Peer)
+            and not peer.is_lost
+            and message.items is None
+            and self._transport.is_available
+        ):
+            try:
+                return await self._attempt(call, peer, peer.deliver(message))
+            except DeliveryError:
+                if isinstance(route, Unicast):
+                    self._table.forget_if_lost(route)
+                raise
+        work = self._routed(call, route, lambda peer: peer.deliver(message), Trials(message))
+        return await self._within(message.expires, work, call)
 
     async def _items(
         self, call: Call[Any], route: Route | Pin, message: Outgoing, patience: float
@@ -257,7 +252,7 @@ class Router:
             return inlet
 
         inlet: Inlet = await self._within(
-            message.expires, self._routed(call, route, message, begin, self._trials(route, message)), call
+            message.expires, self._routed(call, route, begin, Trials(message)), call
         )
         try:
             while True:
@@ -269,11 +264,9 @@ class Router:
         finally:
             await peers[0].finish(message)
 
-    async def _routed(
-        self, call: Call[Any], route: Route | Pin, message: Outgoing, attempt: Attempt, trials: Trials
-    ) -> Any:
+    async def _routed(self, call: Call[Any], route: Route | Pin, attempt: Attempt, trials: Trials) -> Any:
         if isinstance(route, Anycast):
-            return await self._anycast(call, self._pool(route), attempt, trials)
+            return await self._anycast(call, self._table.pool(route), attempt, trials)
         if isinstance(route, Unicast):
             return await self._unicast(call, route, attempt)
         return await self._pinned(call, route, attempt)
@@ -288,10 +281,12 @@ class Router:
         raise too_late(call, is_available=self._transport.is_available)
 
     async def _anycast(self, call: Call[Any], pool: Pool, attempt: Attempt, trials: Trials) -> Any:
+        message = trials.message
+        breaker = pool.breaker(message.type)
         while True:
             try:
                 peer: Peer = await self._when_there(
-                    lambda: pool.acquire(trials.message.type, trials.refused, ask_first=trials.losses > 0)
+                    lambda: pool.acquire(breaker, trials.refused, ask_first=trials.losses > 0)
                 )
             except (NothingLeft, NoRoute) as error:
                 # Whoever there was refused; the last word counts.
@@ -302,43 +297,45 @@ class Router:
                     raise
                 raise NoRoute(f"Nobody takes messages for {pool.name} now.") from None
             try:
-                with trials.watching(peer):
-                    return await self._attempt(call, peer, attempt)
+                return await self._try(call, peer, attempt(peer), breaker, message.expires)
             except DeliveryError as error:
                 trials.failed(peer, error)
 
     async def _unicast(self, call: Call[Any], route: Unicast, attempt: Attempt) -> Any:
-        pin = self._pins.get(route)
-        if pin is None:
-            self._make_room_for_a_pin()
-            pin = self._pins[route] = self._new_pin(route)
+        pin = self._table.pin(route)
         try:
             return await self._pinned(call, pin, attempt)
         except DeliveryError:
-            if self._pins.get(route) is pin:
-                self._forget_if_lost(route)
+            self._table.forget_if_lost(route, pin)
             raise
 
-    def _forget_if_lost(self, route: Route | Pin) -> None:
-        """Let a route choose afresh, now that the loss of its replica has been said."""
-        if isinstance(route, Unicast):
-            pin = self._pins.get(route)
-            if pin is not None and (pin.peer is None or pin.peer.is_lost):
-                del self._pins[route]
-
     async def _pinned(self, call: Call[Any], pin: Pin, attempt: Attempt) -> Any:
-        peer = await self._when_there(pin.acquire)
-        return await self._attempt(call, peer, attempt)
+        peer: AnyPeer = await self._when_there(pin.acquire)
+        return await self._attempt(call, peer, attempt(peer))
 
-    async def _attempt(self, call: Call[Any], peer: AnyPeer, attempt: Attempt) -> Any:
-        call.peer = peer.address
+    async def _attempt(self, call: Call[Any], peer: AnyPeer, work: Awaitable[Any]) -> Any:
+        call.replica = peer
         try:
-            return await attempt(peer)
+            return await work
         except Late:
-            _note(call, peer)
             raise too_late(call, is_available=self._transport.is_available) from None
-        finally:
-            _note(call, peer)
+
+    async def _try(
+        self, call: Call[Any], peer: Peer, work: Awaitable[Any], breaker: Breaker, expires: float
+    ) -> Any:
+        """Attempt it with one of several replicas, and tell the breaker how that one did."""
+        call.replica = peer
+        began = self._loop.time()
+        try:
+            try:
+                outcome = await work
+            except Late:
+                raise too_late(call, is_available=self._transport.is_available) from None
+        except BaseException as error:
+            breaker.record(peer, began, expires, error)
+            raise
+        breaker.record(peer, began, expires)
+        return outcome
 
     async def _when_there(self, acquire: Callable[[], Awaitable[Any]]) -> Any:
         """Acquire a peer; while the node is away, wait for it to come back and try again."""
@@ -347,52 +344,6 @@ class Router:
                 return await acquire()
             except NodeUnreachable:
                 await self._transport.available()
-
-    def _pool(self, route: Anycast) -> Pool:
-        pool = self._pools.get(route)
-        if pool is None:
-            options = SessionOptions(route.mls, route.max_retries, route.timeout)
-
-            async def find() -> Peer:
-                return Peer(await self._port.connect(Address(route.name), options), self._pulse, self._limits)
-
-            pool = self._pools[route] = Pool(route.name, find)
-        return pool
-
-    def _make_room_for_a_pin(self) -> None:
-        """Forget the pins used longest ago that are lost; an agent that answers everybody makes many."""
-        if len(self._pins) < _MOST_PINS:
-            return
-        lost = [route for route, pin in self._pins.items() if pin.peer is not None and pin.peer.is_lost]
-        for route in lost:
-            del self._pins[route]
-
-    def _new_pin(self, route: Unicast) -> Pin:
-        framed = route.wire == "frames"
-        options = SessionOptions(route.mls, route.max_retries, route.timeout, framed)
-        target = Address(route.name, route.instance or "")
-        if target == self.address:
-            # SLIM brings nobody's messages back to himself, so this would wait for discovery in vain.
-            raise CallCycle(f"{target} sends to itself; ctx.after(0, message) does that.")
-
-        async def find() -> AnyPeer:
-            session = await self._port.connect(target, options)
-            return Peer(session, self._pulse, self._limits) if framed else PlainPeer(session, self._pulse)
-
-        return Pin(route, find)
-
-    def _resend(self) -> None:
-        for pool in self._pools.values():
-            for peer in pool.peers:
-                peer.resend()
-        for pin in (*self._pins.values(), *self._explicit):
-            if pin.peer is not None:
-                pin.peer.resend()
-
-
-def _note(call: Call[Any], peer: AnyPeer) -> None:
-    # Whose identity it has is known when it has spoken.
-    call.peer, call.was_greeted, call.last_heard = peer.address, peer.was_greeted, peer.last_heard
 
 
 def _for_tell(context: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,132 @@
+"""The routing table of one port: what each route leads to."""
+
+from __future__ import annotations
+
+import asyncio
+
+from slim_actors.errors import CallCycle
+from slim_actors.limits import Limits
+from slim_actors.names import Address
+from slim_actors.pulse import Pulse
+from slim_actors.routes import Anycast, Unicast
+from slim_actors.routing.peer import Peer
+from slim_actors.routing.pin import AnyPeer, Pin
+from slim_actors.routing.plain import PlainPeer
+from slim_actors.routing.pool import Pool
+from slim_actors.transport.base import Port, SessionOptions
+
+__all__ = ["RoutingTable"]
+
+_MOST_PINS = 256
+
+
+class RoutingTable:
+    """The pools and pins of one port, each made at the first use of its route.
+
+    Args:
+        port: Where the sessions come from.
+        pulse: Who watches whether peers are alive.
+        limits: How much the answers may bring.
+    """
+
+    def __init__(self, port: Port, pulse: Pulse, limits: Limits) -> None:
+        self._port = port
+        self._pulse = pulse
+        self._limits = limits
+        self._pools: dict[Anycast, Pool] = {}
+        self._pins: dict[Unicast, Pin] = {}
+        self._explicit: set[Pin] = set()
+
+    def pool(self, route: Anycast) -> Pool:
+        """Give the replicas of a service."""
+        pool = self._pools.get(route)
+        if pool is None:
+            options = SessionOptions(route.mls, route.max_retries, route.timeout)
+
+            async def find() -> Peer:
+                return Peer(await self._port.connect(Address(route.name), options), self._pulse, self._limits)
+
+            pool = self._pools[route] = Pool(route.name, find)
+        return pool
+
+    def pin(self, route: Unicast) -> Pin:
+        """Give the pin of a route.
+
+        Raises:
+            CallCycle: The route leads to this port itself.
+        """
+        pin = self._pins.get(route)
+        if pin is None:
+            self._make_room_for_a_pin()
+            pin = self._pins[route] = self._new_pin(route)
+        return pin
+
+    def known_peer(self, route: Unicast) -> AnyPeer | None:
+        """Give whom a route is pinned to, if it is."""
+        pin = self._pins.get(route)
+        return None if pin is None else pin.peer
+
+    def forget_if_lost(self, route: Unicast, pin: Pin | None = None) -> None:
+        """Let a route choose afresh, now that the loss of its replica has been said.
+
+        Args:
+            route: The route.
+            pin: Whose loss that was, if it may have been another pin than the route has now.
+        """
+        known = self._pins.get(route)
+        if known is None or (pin is not None and pin is not known):
+            return
+        if known.peer is None or known.peer.is_lost:
+            del self._pins[route]
+
+    def open_pin(self, route: Unicast) -> Pin:
+        """Make an explicit pin; whoever opens it closes it.
+
+        Raises:
+            CallCycle: The route leads to this port itself.
+        """
+        pin = self._new_pin(route)
+        self._explicit = {known for known in self._explicit if known.peer is None or not known.peer.is_lost}
+        self._explicit.add(pin)
+        return pin
+
+    async def close_pin(self, pin: Pin) -> None:
+        """Close an explicit pin that did not come about."""
+        self._explicit.discard(pin)
+        await pin.close()
+
+    def resend(self) -> None:
+        """Send again what has no outcome, everywhere; see `Peer.resend`."""
+        for pool in self._pools.values():
+            for peer in pool.peers:
+                peer.resend()
+        for pin in (*self._pins.values(), *self._explicit):
+            if pin.peer is not None:
+                pin.peer.resend()
+
+    async def close(self) -> None:
+        """End all conversations."""
+        ends: list[Pool | Pin] = [*self._pools.values(), *self._pins.values(), *self._explicit]
+        await asyncio.gather(*(end.close() for end in ends))
+
+    def _make_room_for_a_pin(self) -> None:
+        """Forget the pins used longest ago that are lost; an agent that answers everybody makes many."""
+        if len(self._pins) < _MOST_PINS:
+            return
+        lost = [route for route, pin in self._pins.items() if pin.peer is not None and pin.peer.is_lost]
+        for route in lost:
+            del self._pins[route]
+
+    def _new_pin(self, route: Unicast) -> Pin:
+        framed = route.wire == "frames"
+        options = SessionOptions(route.mls, route.max_retries, route.timeout, framed)
+        target = Address(route.name, route.instance or "")
+        if target == self._port.address:
+            # SLIM brings nobody's messages back to himself, so this would wait for discovery in vain.
+            raise CallCycle(f"{target} sends to itself; ctx.after(0, message) does that.")
+
+        async def find() -> AnyPeer:
+            session = await self._port.connect(target, options)
+            return Peer(session, self._pulse, self._limits) if framed else PlainPeer(session, self._pulse)
+
+        return Pin(route, find)

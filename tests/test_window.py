@@ -1,0 +1,84 @@
+"""What waits for its turn in the window to a replica: it is sent in order, and ends like everything else."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from attrs import frozen
+
+from slim_actors import DeliveryError, Expired, MalformedMessage, Request, Runtime, Unicast
+from slim_actors.testing import TestRuntime
+from tests.agents_for_tests import Gate, Wait, Worker
+from tests.conftest import eventually
+
+MANY = 400
+"""More than the window to an agent, its mailbox and its worker have room for."""
+
+ROUTE = Unicast("test/ns/worker")
+
+
+@frozen
+class Odd(Request[str]):
+    name: object
+
+
+async def held(runtime: Runtime) -> tuple[Gate, list[asyncio.Task[str]]]:
+    """Ask so much of an agent which stands still that the last messages wait here."""
+    gate = Gate()
+    await runtime.spawn(lambda: Worker(gate))
+    tasks = [asyncio.create_task(runtime.ask(ROUTE, Wait("0")))]
+    await eventually(lambda: len(gate.began) == 1)
+    tasks += [asyncio.create_task(runtime.ask(ROUTE, Wait(str(number)))) for number in range(1, MANY)]
+    await asyncio.sleep(0)
+    return gate, tasks
+
+
+async def test_what_waited_is_handled_in_the_order_in_which_it_was_sent(runtime: Runtime) -> None:
+    gate, tasks = await held(runtime)
+    gate.open.set()
+    await asyncio.gather(*tasks)
+    assert gate.ended == [str(number) for number in range(MANY)]
+
+
+async def test_what_is_cancelled_while_it_waits_is_never_sent(runtime: Runtime) -> None:
+    gate, tasks = await held(runtime)
+    late = tasks[300:]
+    for task in late:
+        task.cancel()
+    await asyncio.wait(late)
+    gate.open.set()
+    await asyncio.gather(*tasks[:300])
+    assert gate.began == [str(number) for number in range(300)]
+
+
+async def test_what_waits_expires_at_its_deadline(test_runtime: TestRuntime) -> None:
+    gate, tasks = await held(test_runtime)
+    with pytest.raises(Expired, match="last sign of life"):
+        await test_runtime.ask(ROUTE, Wait("too late"), timeout=0.5)
+    gate.open.set()
+    await asyncio.gather(*tasks)
+    assert "too late" not in gate.began
+
+
+async def test_a_message_that_turns_out_to_have_no_form_on_the_wire_fails_alone(runtime: Runtime) -> None:
+    gate, tasks = await held(runtime)
+    odd = asyncio.create_task(runtime.ask(ROUTE, Odd(object())))
+    after = asyncio.create_task(runtime.ask(ROUTE, Wait("after")))
+    await asyncio.sleep(0)
+    gate.open.set()
+    with pytest.raises(MalformedMessage, match="cannot be sent"):
+        await odd
+    await asyncio.gather(*tasks, after)
+    assert gate.ended[-1] == "after"
+
+
+async def test_what_waits_for_a_replica_that_is_lost_has_not_run(test_runtime: TestRuntime) -> None:
+    gate, tasks = await held(test_runtime)
+    (ref,) = test_runtime.instances
+    await ref.stop(drain=0.0)
+    errors = await asyncio.gather(*tasks, return_exceptions=True)
+    assert not gate.ended
+    waited = [error for error in errors[300:] if isinstance(error, DeliveryError)]
+    assert len(waited) == MANY - 300
+    assert not any(error.may_have_run for error in waited)
