@@ -7,7 +7,18 @@ from collections import Counter
 
 import pytest
 
-from slim_actors import Anycast, DeliveryError, NoRoute, PeerLost, Runtime, Stopped, Unicast
+from slim_actors import (
+    Agent,
+    Anycast,
+    DeliveryError,
+    Forward,
+    NoRoute,
+    PeerLost,
+    Runtime,
+    Stopped,
+    Unicast,
+    handler,
+)
 from slim_actors.names import Address
 from slim_actors.testing import TestRuntime
 from slim_actors.transport.base import SessionOptions
@@ -204,3 +215,34 @@ async def test_a_failed_set_up_fails_every_waiting_message_with_its_own_error(ru
     results = await asyncio.gather(*(runtime.ask(route, n) for n in range(20)), return_exceptions=True)
     assert [type(result).__name__ for result in results] == ["NoRoute"] * 20
     assert len({id(result) for result in results}) == 20
+
+
+@pytest.mark.parametrize("route", [Anycast("test/ns/desk"), Unicast("test/ns/desk")])
+async def test_who_forwards_to_an_agent_that_stops_is_not_taken_for_the_one_that_stops(
+    world: World, route: Anycast | Unicast
+) -> None:
+    host, caller = await world.runtime(), await world.runtime()
+    gate = Gate()
+    worker = await host.spawn(lambda: Worker(gate))
+
+    class Desk(Agent, name="test/ns/desk"):
+        @handler
+        async def pass_on(self, message: Wait) -> Forward:
+            return Forward(worker.route, message)
+
+        @handler
+        async def echo(self, message: str) -> str:
+            return message
+
+    await host.spawn(Desk)
+    held = asyncio.create_task(caller.ask(route, Wait("held")))
+    await eventually(lambda: gate.began == ["held"])
+    stopping = asyncio.create_task(worker.stop())
+    with pytest.raises(Stopped, match="test/ns/worker"):
+        await caller.ask(route, Wait("too late"))
+    # The session with the desk goes on, and so does everything in it.
+    assert await caller.ask(route, "hello") == "hello"
+    gate.open.set()
+    assert await held == "held"
+    await stopping
+    assert await caller.ask(route, "hello again") == "hello again"

@@ -294,10 +294,11 @@ class Peer:
 
     def _failed(self, frame: wire.Error) -> None:
         error = from_wire(frame.code, frame.message, frame.detail)
-        self.is_leaving = self.is_leaving or isinstance(error, Stopped)
         if frame.id:
+            # Also where it is `Stopped`: that may be the word of another agent to which it forwarded.
             self._end(frame.id, error=error)
         else:
+            self.is_leaving = self.is_leaving or isinstance(error, Stopped)
             # About all that has no outcome: nobody knows which.
             self._end_lost(frame.detail)
             self._end_all(frame.message, type(error))
