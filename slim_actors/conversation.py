@@ -139,7 +139,12 @@ class Conversation:
     def problem(self, problem: Problem) -> None:
         """See `LinkOwner.problem`."""
         self._host.log(self.link.peer, "sent what cannot be taken", problem.reason)
-        self.link.send(wire.Error(problem.id, problem.code, problem.reason))
+        envelope = self._open.get(problem.id)
+        detail = {"may_have_run": True} if envelope is not None else None
+        self.link.send(wire.Error(problem.id, problem.code, problem.reason, detail))
+        if envelope is not None:
+            # What cannot be taken belongs to it: an item, for which its handler would wait for ever.
+            self._cell.cancel(envelope)
         self._not_for_ever_unread()
 
     def plain(self, payload: Payload) -> None:
