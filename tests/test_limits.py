@@ -18,10 +18,12 @@ from slim_actors import (
     ConfigurationError,
     Limits,
     Mailbox,
+    MalformedMessage,
     Request,
     Runtime,
     StreamRequest,
     TooLarge,
+    Unicast,
     handler,
     wire,
 )
@@ -330,15 +332,37 @@ async def test_a_peer_gets_only_so_many_sessions(world: World, caplog: pytest.Lo
     await eventually(open_again)
 
 
-async def test_a_caller_that_is_refused_a_session_learns_why(world: World) -> None:
+@pytest.mark.parametrize("mls", [False, True])
+async def test_a_caller_that_is_refused_a_session_learns_why(world: World, mls: bool) -> None:
     scene = await Scene.set(world, max_sessions_in_all=2)
     hostile = await scene.hostile()
     for _ in range(2):
         await hostile.open()
     bob = await scene.good_peer()
     with pytest.raises(Busy, match="All 2 sessions here are taken") as busy:
-        await bob.ask(TARGET, "hi")
+        await bob.ask(Anycast(NAME, mls=mls), "hi")
     assert not busy.value.may_have_run
+    assert busy.value.retry_after == 1.0
+
+
+@pytest.mark.parametrize("code", ["malformed", "too-large"])
+async def test_an_error_about_no_message_in_particular_says_of_each_that_it_may_have_run(
+    world: World, code: str
+) -> None:
+    elsewhere, bob = await world.runtime(), await world.runtime()
+    port = await elsewhere._transport.open("t/t/odd")
+    asks = [asyncio.ensure_future(bob.ask(Unicast("t/t/odd", mls=True), "hi")) for _ in range(2)]
+    session = await port.accept()
+    came: list[wire.Frame] = []
+    while len(came) < 2:
+        came += decode_batch((await session.receive()).data).frames
+    await Hostile.send(session, wire.Error(0, code, "A payload cannot be taken."))
+    first, second = await asyncio.gather(*asks, return_exceptions=True)
+    assert isinstance(first, MalformedMessage | TooLarge)
+    assert isinstance(second, type(first))
+    assert first is not second
+    assert first.may_have_run
+    assert second.may_have_run
 
 
 async def test_sessions_that_say_nothing_are_closed(world: World, caplog: pytest.LogCaptureFixture) -> None:
