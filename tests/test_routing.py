@@ -20,6 +20,7 @@ from slim_actors import (
     handler,
 )
 from slim_actors.names import Address
+from slim_actors.routing import table
 from slim_actors.testing import TestRuntime
 from slim_actors.transport.base import SessionOptions
 from slim_actors.transport.memory import MemoryPort, MemorySession
@@ -208,6 +209,52 @@ async def test_unicast_says_that_its_replica_is_lost_before_it_takes_another(run
     with pytest.raises(PeerLost, match=first):
         await runtime.ask(route, "x")
     assert set(await answered_by(runtime, route, 3)) == set(refs)
+
+
+async def test_what_is_asked_while_a_pin_is_made_comes_in_the_order_of_asking(
+    test_runtime: TestRuntime,
+) -> None:
+    came: list[int] = []
+
+    class Journal(Agent, name="test/ns/journal"):
+        @handler
+        async def note(self, message: int) -> None:
+            came.append(message)
+
+    await test_runtime.spawn(Journal)
+    async with TestRuntime(network=test_runtime.network) as caller:
+        # Encrypted, so that nothing waits for the hello: the first one goes out as soon as it may.
+        route = Unicast("test/ns/journal", mls=True)
+        asks: list[asyncio.Task[None]] = []
+        while not asks or not asks[0].done():
+            asks += [asyncio.create_task(caller.ask(route, len(asks) + more)) for more in range(3)]
+            await asyncio.sleep(0)
+        await asyncio.gather(*asks)
+    assert came == list(range(len(asks)))
+
+
+async def test_a_pin_that_is_being_made_is_kept_and_one_that_failed_is_not(
+    test_runtime: TestRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "_MOST_PINS", 2)
+    pins = (await test_runtime._own.get())._table
+    nobody, nobody_else = Unicast("test/ns/nobody"), Unicast("test/ns/nobody-else")
+    pin = pins.pin(nobody)
+    with pytest.raises(NoRoute):
+        await pin.acquire()
+    again = asyncio.create_task(pin.acquire())
+    await asyncio.sleep(0.1)
+    # The first one learns only now that it failed.
+    pins.forget_if_lost(nobody, pin)
+    assert pins.pin(nobody) is pin
+    # A deadline cancels the second one; who looks for a replica goes on, in vain.
+    again.cancel()
+    await asyncio.wait([again])
+    pins.pin(nobody_else)
+    assert pins.pin(nobody) is pin
+    await asyncio.sleep(60)
+    pins.pin(Unicast("test/ns/nobody-at-all"))
+    assert pins.pin(nobody) is not pin
 
 
 async def test_a_failed_set_up_fails_every_waiting_message_with_its_own_error(runtime: Runtime) -> None:
