@@ -176,6 +176,25 @@ async def test_nobody_is_looked_for_in_vain_for_long_when_the_last_replica_has_s
         await runtime.ask(route, "x", timeout=10)
 
 
+async def test_a_name_that_was_there_is_looked_for_twice_and_one_that_never_was_once(
+    test_runtime: TestRuntime,
+) -> None:
+    ref = await test_runtime.spawn(Echo)
+    async with TestRuntime(network=test_runtime.network, name="test/ns/caller") as caller:
+        assert await caller.ask(ECHO, "x") == "x"
+        await test_runtime.kill(ref)
+        await asyncio.sleep(30)
+        await test_runtime.spawn(Echo)
+        test_runtime.network.partition("test/ns/echo", "test/ns/caller")
+        asked = asyncio.create_task(caller.ask(ECHO, "x", timeout=10))
+        # A set-up that is not answered in 3 s has failed.
+        await asyncio.sleep(1)
+        test_runtime.network.heal()
+        assert await asked == "x"
+        with pytest.raises(NoRoute):
+            await caller.ask(Anycast("test/ns/nobody"), "x", timeout=5)
+
+
 async def test_a_retry_goes_to_a_live_replica_however_many_have_died(
     test_runtime: TestRuntime,
 ) -> None:
