@@ -45,6 +45,8 @@ class Shared(Generic[T]):
         making = self._making
         if making is None or (making.done() and self.value is None):
             making = self._making = asyncio.ensure_future(self._made())
+            # Looked at, so that asyncio does not report it when all who waited have given up meanwhile.
+            making.add_done_callback(lambda made: made.cancelled() or made.exception())
         self._waiting += 1
         try:
             # One after the other: who has it goes on at once, and the next is woken after that.
