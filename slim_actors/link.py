@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from slim_actors import wire
@@ -86,7 +86,7 @@ class Link:
         self._frames: deque[bytes] = deque()
         self._plain: deque[bytes] = deque()
         self._long = Splitter()
-        self._joiner = Joiner(limits.max_payload, hold, owner.problem)
+        self._joiner = Joiner(limits.max_payload, hold, lambda problem, size: self._report([problem], size))
         self.max_payload = limits.max_payload
         """How many bytes one message may have that is sent."""
         self._writer: asyncio.Task[None] | None = None
@@ -303,6 +303,7 @@ class Link:
                 self._version_told = True
                 what = f"{payload.type[:100]!r} is not understood here; this is {wire.PAYLOAD_TYPE}."
                 self.send(wire.Error(0, "version", what))
+            self._bear(len(payload.data))
             return
         batch = decode_batch(payload.data, self._limits)
         self.has_heard = self.has_heard or bool(batch.frames)
@@ -311,10 +312,13 @@ class Link:
                 self._join(frame)
             else:
                 self._owner.frame(frame)
-        for problem in batch.problems:
+        self._report(batch.problems, len(payload.data))
+
+    def _report(self, problems: Sequence[Problem], size: int) -> None:
+        for problem in problems:
             self._owner.problem(problem)
-        if batch.problems:
-            self._bear(len(payload.data))
+        if problems:
+            self._bear(size)
 
     def _bear(self, size: int) -> None:
         """Bear with a peer that sends what cannot be taken, for a while.
@@ -337,5 +341,4 @@ class Link:
         # A part among them would be nobody's.
         for frame in batch.frames:
             self._owner.frame(frame)
-        for problem in batch.problems:
-            self._owner.problem(problem)
+        self._report(batch.problems, len(joined))

@@ -98,11 +98,12 @@ class Joiner:
     Args:
         max_payload: How many bytes the body of the frame may have.
         hold: Counts bytes in, or, below 0, out; says whether there is room for them.
-        problem: Told once about a frame that will never be whole.
+        problem: Told once about a frame that will never be whole, and how many bytes of what cannot be taken
+            came: 0 where it is not the sender's fault.
     """
 
     def __init__(
-        self, max_payload: int, hold: Callable[[int], bool], problem: Callable[[Problem], None]
+        self, max_payload: int, hold: Callable[[int], bool], problem: Callable[[Problem, int], None]
     ) -> None:
         self._max_payload = max_payload
         self._hold = hold
@@ -125,7 +126,8 @@ class Joiner:
             return None
         here, end = len(self._data) - len(_PREFIX), part.offset + len(part.data)
         if part.size != self._size or end > self._size or part.offset < here < end:
-            self._refuse(MalformedMessage.code, "The parts of the message do not fit together.")
+            text = "The parts of the message do not fit together."
+            self._refuse(MalformedMessage.code, text, here + len(part.data))
         elif part.offset > here:
             self._is_broken = True
             self._let_go()
@@ -146,7 +148,7 @@ class Joiner:
         self._end()
         self._id, self._size = part.id, part.size
         if part.size > body_room(self._max_payload) + _FRAME_ROOM:
-            self._refuse(TooLarge.code, too_large(part.size, self._max_payload))
+            self._refuse(TooLarge.code, too_large(part.size, self._max_payload), len(part.data))
             return
         self._data += _PREFIX
         loop = asyncio.get_running_loop()
@@ -174,10 +176,10 @@ class Joiner:
         else:
             self._refuse(PeerLost.code, "Parts of the message were lost on their way.")
 
-    def _refuse(self, code: str, reason: str) -> None:
+    def _refuse(self, code: str, reason: str, size: int = 0) -> None:
         message_id = self._id
         self._end()
-        self._problem(Problem(message_id or 0, reason, code))
+        self._problem(Problem(message_id or 0, reason, code), size)
 
     def _end(self) -> None:
         self._id = None

@@ -297,7 +297,7 @@ class Halves:
         self.held = 0
         self.problems: list[Problem] = []
         self.splitter = Splitter()
-        self.joiner = Joiner(max_payload, self._hold, self.problems.append)
+        self.joiner = Joiner(max_payload, self._hold, lambda problem, _: self.problems.append(problem))
 
     def _hold(self, size: int) -> bool:
         self.held += size
