@@ -155,6 +155,7 @@ class Conversation:
         envelope = Envelope(self._plain_ids, payload.data, untyped, self.link.peer, expires, self._plain)
         self._plain.expect(envelope)
         self._receive(envelope, len(payload.data))
+        self._not_for_ever_unread()
 
     def closed(self) -> None:
         """See `LinkOwner.closed`: nobody waits any more for what this caller asked."""
@@ -366,8 +367,9 @@ class Conversation:
 
     def _not_for_ever_unread(self) -> None:
         """End the conversation with a caller that does not read the refusals which it brings about."""
-        if self.link.backlog > _MOST_UNREAD and not self.link.is_over:
-            self._end(f"it leaves {self.link.backlog} bytes unread")
+        unread = self.link.backlog + self._plain.held
+        if unread > _MOST_UNREAD and not self.link.is_over:
+            self._end(f"it leaves {unread} bytes unread")
 
     def _end(self, reason: str) -> None:
         self._host.log(self.link.peer, "loses its session", f"{reason}.")
