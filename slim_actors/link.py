@@ -17,11 +17,19 @@ from typing import Protocol
 from slim_actors import wire
 from slim_actors.batches import Problem, decode_batch, decode_joined
 from slim_actors.errors import ConfigurationError, DeliveryError, PeerLost, TooLarge
-from slim_actors.limits import BATCH_BYTES, BATCH_FRAMES, Limits, body_room, too_large
+from slim_actors.limits import (
+    BATCH_BYTES,
+    BATCH_FRAMES,
+    MAX_PAYLOAD,
+    Limits,
+    body_room,
+    no_account,
+    too_large,
+)
 from slim_actors.names import Address
-from slim_actors.parts import Joiner, Splitter, no_account
+from slim_actors.parts import Joiner, Splitter
 from slim_actors.pulse import Pulse
-from slim_actors.transport.base import MAX_PAYLOAD, Payload, Session, SessionClosed
+from slim_actors.transport.base import Payload, Session, SessionClosed
 
 __all__ = ["Link", "LinkOwner"]
 

@@ -15,7 +15,7 @@ from slim_actors.batches import Problem
 from slim_actors.errors import Busy, MalformedMessage, PeerLost, TooLarge
 from slim_actors.limits import body_room, too_large
 
-__all__ = ["Joiner", "Splitter", "no_account"]
+__all__ = ["Joiner", "Splitter"]
 
 _PART = 128 * 1024
 """Bytes of one part. SLIM keeps the last 512 payloads of a session, whatever their size, to send them again;
@@ -24,11 +24,6 @@ _FRAME_ROOM = 64 * 1024
 """Bytes that a frame may have beside its body: type, context."""
 _PATIENCE = 30.0
 _PREFIX = wire.join([b""])
-
-
-def no_account(_: int) -> bool:
-    """Count nothing: there is always room."""
-    return True
 
 
 class Splitter:

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from slim_actors.errors import DeliveryError, RemoteError
+from slim_actors.limits import MAX_PAYLOAD
 from slim_actors.link import Link
 from slim_actors.mailbox import Envelope
-from slim_actors.transport.base import MAX_PAYLOAD
 
 __all__ = ["PlainOrigin"]
 

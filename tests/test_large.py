@@ -25,11 +25,11 @@ from slim_actors import (
     wire,
 )
 from slim_actors.batches import Problem, decode_batch, decode_joined
-from slim_actors.limits import BATCH_BYTES
+from slim_actors.limits import BATCH_BYTES, MAX_PAYLOAD, no_account
 from slim_actors.names import Address
-from slim_actors.parts import Joiner, Splitter, no_account
+from slim_actors.parts import Joiner, Splitter
 from slim_actors.testing import TestRuntime, VirtualClock
-from slim_actors.transport.base import MAX_PAYLOAD, Session, SessionOptions
+from slim_actors.transport.base import Session, SessionOptions
 from tests.conftest import World
 
 NAME = "test/ns/large"
