@@ -119,7 +119,12 @@ class Conversation:
     def problem(self, problem: Problem) -> None:
         """See `LinkOwner.problem`."""
         self._host.log(self.link.peer, "sent what cannot be taken", problem.reason)
-        self.link.send(wire.Error(problem.id, problem.code, problem.reason))
+        envelope = self._open.get(problem.id)
+        detail = {"may_have_run": True} if envelope is not None else None
+        self.link.send(wire.Error(problem.id, problem.code, problem.reason, detail))
+        if envelope is not None:
+            # What cannot be taken belongs to it: an item, for which its handler would wait for ever.
+            self._cell.cancel(envelope)
         self._not_for_ever_unread()
 
     def plain(self, payload: Payload) -> None:
@@ -130,6 +135,7 @@ class Conversation:
         envelope = Envelope(self._plain_ids, payload.data, untyped, self.link.peer, expires, self._plain)
         self._plain.expect(envelope)
         self._receive(envelope, len(payload.data))
+        self._not_for_ever_unread()
 
     def closed(self) -> None:
         """See `LinkOwner.closed`: nobody waits any more for what this caller asked."""
@@ -372,8 +378,9 @@ class Conversation:
 
     def _not_for_ever_unread(self) -> None:
         """End the conversation with a caller that does not read the refusals which it brings about."""
-        if self.link.backlog > _MOST_UNREAD and not self.link.is_over:
-            self._end(f"it leaves {self.link.backlog} bytes unread")
+        unread = self.link.backlog + self._plain.held
+        if unread > _MOST_UNREAD and not self.link.is_over:
+            self._end(f"it leaves {unread} bytes unread")
 
     def _end(self, reason: str) -> None:
         self._host.log(self.link.peer, "loses its session", f"{reason}.")

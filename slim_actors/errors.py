@@ -233,6 +233,7 @@ _BY_CODE: dict[str, type[DeliveryError]] = {
     for cls in (
         NoRoute,
         PeerLost,
+        Untrusted,
         Expired,
         Busy,
         CallCycle,

@@ -8,9 +8,12 @@ from typing import Any
 from attrs import Attribute, field, frozen
 
 from slim_actors.errors import ConfigurationError
-from slim_actors.transport.base import MAX_PAYLOAD
 
-__all__ = ["BATCH_BYTES", "BATCH_FRAMES", "Limits", "body_room", "too_large"]
+__all__ = ["BATCH_BYTES", "BATCH_FRAMES", "MAX_PAYLOAD", "Limits", "body_room", "no_account", "too_large"]
+
+MAX_PAYLOAD = 4 * 1024 * 1024 - 8 * 1024
+"""The most bytes that one payload may have. SLIM's limit is 4 MiB with its header, and one payload above it
+would cost the sender its whole connection."""
 
 BATCH_BYTES = 256 * 1024
 BATCH_FRAMES = 4096
@@ -85,6 +88,11 @@ class Limits:
 def body_room(max_payload: int) -> int:
     """Give how many bytes a body may have, with what MessagePack puts before a text or bytes."""
     return max_payload + _HEAD
+
+
+def no_account(_: int) -> bool:
+    """Count nothing: there is always room."""
+    return True
 
 
 def too_large(size: int, max_payload: int) -> str:

@@ -11,17 +11,25 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from slim_actors import wire
 from slim_actors.batches import Problem, decode_batch, decode_joined
 from slim_actors.errors import ConfigurationError, DeliveryError, PeerLost, TooLarge
-from slim_actors.limits import BATCH_BYTES, BATCH_FRAMES, Limits, body_room, too_large
+from slim_actors.limits import (
+    BATCH_BYTES,
+    BATCH_FRAMES,
+    MAX_PAYLOAD,
+    Limits,
+    body_room,
+    no_account,
+    too_large,
+)
 from slim_actors.names import Address
-from slim_actors.parts import Joiner, Splitter, no_account
+from slim_actors.parts import Joiner, Splitter
 from slim_actors.pulse import Pulse
-from slim_actors.transport.base import MAX_PAYLOAD, Payload, Session, SessionClosed
+from slim_actors.transport.base import Payload, Session, SessionClosed
 
 __all__ = ["Link", "LinkOwner"]
 
@@ -86,7 +94,7 @@ class Link:
         self._frames: deque[bytes] = deque()
         self._plain: deque[bytes] = deque()
         self._long = Splitter()
-        self._joiner = Joiner(limits.max_payload, hold, owner.problem)
+        self._joiner = Joiner(limits.max_payload, hold, lambda problem, size: self._report([problem], size))
         self.max_payload = limits.max_payload
         """How many bytes one message may have that is sent."""
         self._writer: asyncio.Task[None] | None = None
@@ -318,6 +326,7 @@ class Link:
                 self._version_told = True
                 what = f"{payload.type[:100]!r} is not understood here; this is {wire.PAYLOAD_TYPE}."
                 self.send(wire.Error(0, "version", what))
+            self._bear(len(payload.data))
             return
         batch = decode_batch(payload.data, self._limits)
         self.has_heard = self.has_heard or bool(batch.frames)
@@ -326,10 +335,13 @@ class Link:
                 self._join(frame)
             else:
                 self._owner.frame(frame)
-        for problem in batch.problems:
+        self._report(batch.problems, len(payload.data))
+
+    def _report(self, problems: Sequence[Problem], size: int) -> None:
+        for problem in problems:
             self._owner.problem(problem)
-        if batch.problems:
-            self._bear(len(payload.data))
+        if problems:
+            self._bear(size)
 
     def _bear(self, size: int) -> None:
         """Bear with a peer that sends what cannot be taken, for a while.
@@ -352,5 +364,4 @@ class Link:
         # A part among them would be nobody's.
         for frame in batch.frames:
             self._owner.frame(frame)
-        for problem in batch.problems:
-            self._owner.problem(problem)
+        self._report(batch.problems, len(joined))

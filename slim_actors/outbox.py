@@ -36,13 +36,13 @@ from slim_actors.errors import (
     from_wire,
     to_wire,
 )
+from slim_actors.limits import MAX_PAYLOAD
 from slim_actors.messages import body_of
 from slim_actors.middleware import Hooks
 from slim_actors.names import Address
 from slim_actors.routes import Anycast, Route, Unicast
 from slim_actors.routing.router import Router
 from slim_actors.store import OWNER, Change, Died, Ended, Hold, Parcel, Put, Store, Token
-from slim_actors.transport.base import MAX_PAYLOAD
 
 __all__ = ["NO_STORE", "Outbox"]
 

@@ -15,7 +15,7 @@ from slim_actors.batches import Problem
 from slim_actors.errors import Busy, MalformedMessage, PeerLost, TooLarge
 from slim_actors.limits import body_room, too_large
 
-__all__ = ["Joiner", "Splitter", "no_account"]
+__all__ = ["Joiner", "Splitter"]
 
 _PART = 128 * 1024
 """Bytes of one part. SLIM keeps the last 512 payloads of a session, whatever their size, to send them again;
@@ -24,11 +24,6 @@ _FRAME_ROOM = 64 * 1024
 """Bytes that a frame may have beside its body: type, context."""
 _PATIENCE = 30.0
 _PREFIX = wire.join([b""])
-
-
-def no_account(_: int) -> bool:
-    """Count nothing: there is always room."""
-    return True
 
 
 class Splitter:
@@ -98,11 +93,12 @@ class Joiner:
     Args:
         max_payload: How many bytes the body of the frame may have.
         hold: Counts bytes in, or, below 0, out; says whether there is room for them.
-        problem: Told once about a frame that will never be whole.
+        problem: Told once about a frame that will never be whole, and how many bytes of what cannot be taken
+            came: 0 where it is not the sender's fault.
     """
 
     def __init__(
-        self, max_payload: int, hold: Callable[[int], bool], problem: Callable[[Problem], None]
+        self, max_payload: int, hold: Callable[[int], bool], problem: Callable[[Problem, int], None]
     ) -> None:
         self._max_payload = max_payload
         self._hold = hold
@@ -125,7 +121,8 @@ class Joiner:
             return None
         here, end = len(self._data) - len(_PREFIX), part.offset + len(part.data)
         if part.size != self._size or end > self._size or part.offset < here < end:
-            self._refuse(MalformedMessage.code, "The parts of the message do not fit together.")
+            text = "The parts of the message do not fit together."
+            self._refuse(MalformedMessage.code, text, here + len(part.data))
         elif part.offset > here:
             self._is_broken = True
             self._let_go()
@@ -146,7 +143,7 @@ class Joiner:
         self._end()
         self._id, self._size = part.id, part.size
         if part.size > body_room(self._max_payload) + _FRAME_ROOM:
-            self._refuse(TooLarge.code, too_large(part.size, self._max_payload))
+            self._refuse(TooLarge.code, too_large(part.size, self._max_payload), len(part.data))
             return
         self._data += _PREFIX
         loop = asyncio.get_running_loop()
@@ -174,10 +171,10 @@ class Joiner:
         else:
             self._refuse(PeerLost.code, "Parts of the message were lost on their way.")
 
-    def _refuse(self, code: str, reason: str) -> None:
+    def _refuse(self, code: str, reason: str, size: int = 0) -> None:
         message_id = self._id
         self._end()
-        self._problem(Problem(message_id or 0, reason, code))
+        self._problem(Problem(message_id or 0, reason, code), size)
 
     def _end(self) -> None:
         self._id = None

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from slim_actors.errors import DeliveryError, RemoteError
+from slim_actors.limits import MAX_PAYLOAD
 from slim_actors.link import Link
 from slim_actors.mailbox import Envelope
-from slim_actors.transport.base import MAX_PAYLOAD
 
 __all__ = ["PlainOrigin"]
+
+_MOST_HELD = 16 * 1024 * 1024
 
 
 class _Conversation(Protocol):
@@ -26,12 +29,25 @@ class _Conversation(Protocol):
     def room(self) -> Awaitable[None] | None: ...
 
 
+class _Answer(NamedTuple):
+    data: bytes
+    is_made: bool
+    """Whether a handler made it; the others are refusals, which nothing holds back."""
+
+
 class PlainOrigin:
     """Where the outcomes of plain messages go: back as plain bytes, in the order of the messages."""
 
     def __init__(self, conversation: _Conversation) -> None:
         self._conversation = conversation
-        self._answers: OrderedDict[Envelope, bytes | None] = OrderedDict()
+        self._answers: OrderedDict[Envelope, _Answer | None] = OrderedDict()
+        self.held = 0
+        """Bytes of answers that wait for that to an earlier message."""
+        self._made = 0
+        """Those of them that handlers made."""
+        self._went = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self._waiting = 0
 
     def expect(self, envelope: Envelope) -> None:
         """Keep a place for the answer to a message."""
@@ -44,9 +60,10 @@ class PlainOrigin:
     def replied(self, envelope: Envelope, value: Any) -> None:
         """See `Origin.replied`."""
         try:
-            self._answer(envelope, _plain(value))
+            data = _plain(value)
         except Exception as error:  # noqa: BLE001 (encoding runs code of the user's classes)
-            self._answer(envelope, f"error: {RemoteError.of(error)}".encode())
+            data = f"error: {RemoteError.of(error)}".encode()
+        self._answer(envelope, data, made=True)
 
     def failed(self, envelope: Envelope, error: DeliveryError) -> None:
         """See `Origin.failed`."""
@@ -56,20 +73,44 @@ class PlainOrigin:
 
     def room(self) -> Awaitable[None] | None:
         """See `Origin.room`."""
+        if self._waiting or self._made > _MOST_HELD:
+            return self._room()
         return self._conversation.room()
 
-    def _answer(self, envelope: Envelope, data: bytes) -> None:
+    async def _room(self) -> None:
+        self._waiting += 1
+        try:
+            # In order: an answer that waits must not wait for one that is not begun.
+            async with self._turn:
+                while self._made > _MOST_HELD:
+                    self._went.clear()
+                    await self._went.wait()
+                if (room := self._conversation.room()) is not None:
+                    await room
+        finally:
+            self._waiting -= 1
+
+    def _answer(self, envelope: Envelope, data: bytes, *, made: bool = False) -> None:
         self._conversation.done(envelope)
         if len(data) > MAX_PAYLOAD:
             data = b"error: The reply has more bytes than one message may have."
-        self._answers[envelope] = data
+        last = self._answers[envelope] = _Answer(data, made)
+        self._hold(last, 1)
         while self._answers:
             first = next(iter(self._answers))
             answer = self._answers[first]
             if answer is None:
                 return
             del self._answers[first]
-            self._conversation.link.send_plain(answer)
+            self._hold(answer, -1)
+            self._conversation.link.send_plain(answer.data)
+
+    def _hold(self, answer: _Answer, times: int) -> None:
+        """Count an answer in, or out."""
+        self.held += times * len(answer.data)
+        self._made += times * len(answer.data) * answer.is_made
+        if self._made <= _MOST_HELD:
+            self._went.set()
 
 
 def _plain(value: Any) -> bytes:

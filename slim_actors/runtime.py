@@ -28,6 +28,7 @@ from slim_actors.ref import Ref
 from slim_actors.routes import Route
 from slim_actors.routing.router import Router
 from slim_actors.settings import Settings
+from slim_actors.shared import Shared
 from slim_actors.speaker import DEFAULT_TIMEOUT
 from slim_actors.supervision import UNSUPERVISED, Restart, Strategy
 from slim_actors.supervisor import Supervisor, give_up_alone
@@ -127,7 +128,8 @@ class Runtime(Verbs):
         self._refs: dict[Address, Ref] = {}
         self._tops: list[Child] = []
         """What has no parent: instances and groups."""
-        self._own: asyncio.Future[Router] | None = None
+        self._own = Shared(self._open_own)
+        """The router with which it sends itself."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_open = False
         self._transport: Transport
@@ -151,7 +153,7 @@ class Runtime(Verbs):
     async def __aenter__(self) -> Self:
         if self._is_open:
             raise ConfigurationError("This runtime is in use already: make another Runtime(...).")
-        self._own, self._loop = None, asyncio.get_running_loop()
+        self._own, self._loop = Shared(self._open_own), asyncio.get_running_loop()
         async with AsyncExitStack() as on_error:
             on_error.push_async_callback(self._stack.aclose)
             self._outbox = await self._open_outbox()
@@ -192,12 +194,10 @@ class Runtime(Verbs):
                 await self._outbox.close(drain)
             if errors:
                 raise errors[0]
-            own, self._own = self._own, None
-            if own is not None:
-                own.cancel()
-                await asyncio.wait([own])
-                if not own.cancelled() and own.exception() is None:
-                    await own.result().close()
+            own, self._own = self._own, Shared(self._open_own)
+            router = await own.stop()
+            if router is not None:
+                await router.close()
         finally:
             await self._stack.aclose()
 
@@ -300,21 +300,10 @@ class Runtime(Verbs):
 
     async def _sender(self) -> Router:
         self._check_open()
-        return await self._own_router()
+        return await self._own.get()
 
     def _ready_sender(self) -> Router | None:
-        own = self._own
-        if own is None or not self._is_open or not own.done() or own.exception() is not None:
-            return None
-        return own.result()
-
-    async def _own_router(self) -> Router:
-        # A port that could not be opened is tried again by the next message.
-        if self._own is None or (self._own.done() and self._own.exception() is not None):
-            self._own = asyncio.ensure_future(self._open_own())
-        if not self._own.done():
-            await asyncio.shield(self._own)
-        return self._own.result()
+        return self._own.at_hand if self._is_open else None
 
     def _check_open(self) -> None:
         if not self._is_open:
@@ -343,7 +332,7 @@ class Runtime(Verbs):
     async def _open_outbox(self) -> Outbox | None:
         if self._store is None:
             return None
-        outbox = Outbox(self._name, self._store, self._own_router, self.dead_letters, self._hooks)
+        outbox = Outbox(self._name, self._store, self._own.get, self.dead_letters, self._hooks)
         await outbox.open()
         self._stack.push_async_callback(outbox.close_store)
         return outbox

@@ -16,6 +16,7 @@ from attrs import frozen
 from msgspec import Raw
 
 from slim_actors.errors import Expired, PeerLost
+from slim_actors.limits import no_account
 from slim_actors.messages import Body
 
 __all__ = ["ITEMS_AHEAD", "Inlet", "Outlet"]
@@ -57,10 +58,6 @@ class Patience:
 _PATIENT = Patience()
 
 
-def _no_account(_: int) -> bool:
-    return True
-
-
 class Inlet(AsyncIterator[Any]):
     """The receiving end.
 
@@ -78,7 +75,7 @@ class Inlet(AsyncIterator[Any]):
         grant: Callable[[int], None],
         what: str,
         patience: Patience = _PATIENT,
-        hold: Callable[[int], bool] = _no_account,
+        hold: Callable[[int], bool] = no_account,
     ) -> None:
         self._body = body
         self._grant = grant
@@ -221,7 +218,7 @@ class Outlet:
         Raises:
             Expired: The other end has made no room for a long time, and others waited.
             TooLarge: It has more bytes than one message may have.
-            TypeError: It holds something that has no form on the wire.
+            MalformedMessage: It holds something that has no form on the wire.
         """
         while self.count >= self._granted:
             self._waiting = asyncio.get_running_loop().create_future()

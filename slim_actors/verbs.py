@@ -80,11 +80,11 @@ class Verbs(Speaker):
             CallCycle: The agent waits for this very message to end.
             Stopped: The only replica is stopping.
             UnhandledMessage: The agent has no handler for its type.
-            MalformedMessage: The message or the reply does not fit the declared type.
+            MalformedMessage: The message or the reply does not fit the declared type, or the message holds
+                something that has no form on the wire.
             TooLarge: It has more bytes than one message may have.
             NodeUnreachable: The node has been away until the deadline.
             ConfigurationError: The route or the timeout is none.
-            TypeError: The message holds something that has no form on the wire.
 
         Example:
             .. code-block:: python

@@ -21,6 +21,7 @@ from slim_actors import (
     Forward,
     Middleware,
     Request,
+    Sending,
     StreamRequest,
     Unicast,
     handler,
@@ -115,9 +116,8 @@ async def test_who_is_denied_does_not_learn_what_the_agent_takes(world: World) -
 
 async def test_names_that_are_claimed_in_a_message_change_nothing(world: World) -> None:
     class Forger(Middleware):
-        def sending(self, *arguments: Any) -> None:
-            context = arguments[-1] if isinstance(arguments[-1], dict) else arguments[-1].context
-            context |= {
+        def sending(self, sending: Sending) -> None:
+            sending.context |= {
                 "sender": ALICE,
                 "subject": ALICE,
                 "name": ALICE,

@@ -11,7 +11,17 @@ from itertools import count, pairwise
 import pytest
 from attrs import frozen
 
-from slim_actors import Agent, Anycast, DeliveryError, Expired, RemoteError, Request, Runtime, handler
+from slim_actors import (
+    Agent,
+    Anycast,
+    DeliveryError,
+    Expired,
+    Limits,
+    RemoteError,
+    Request,
+    Runtime,
+    handler,
+)
 from slim_actors.testing import TestRuntime
 from tests.conftest import World, eventually
 
@@ -189,6 +199,22 @@ async def test_a_probe_that_is_cancelled_is_followed_by_another(memory: Runtime)
     assert probe.peer.instance == instance
     broken.mood = nothing
     assert instance in await ask_many(memory, 2, Work())
+
+
+async def test_a_replica_that_has_no_room_for_its_probe_is_probed_when_it_has() -> None:
+    # Room for one message at a time.
+    async with TestRuntime(limits=Limits(max_waiting=1)) as runtime:
+        (broken, instance), *_ = await replicas(runtime, fails, nothing)
+        await ask_many(runtime, 40, Work())
+        broken.mood = nothing
+        await asyncio.sleep(2)
+        held = [asyncio.ensure_future(runtime.ask(MOODY, Ponder())) for _ in range(2)]
+        await asyncio.sleep(0.1)
+        await ask_many(runtime, 1, Work())
+        await asyncio.gather(*held)
+        await asyncio.sleep(60)
+        assert instance in await ask_many(runtime, 1, Work())
+        assert sorted((await ask_many(runtime, 12, Work())).values()) == [6, 6]
 
 
 async def test_under_load_no_message_fails_because_a_circuit_is_open(memory: Runtime) -> None:

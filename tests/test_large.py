@@ -25,11 +25,11 @@ from slim_actors import (
     wire,
 )
 from slim_actors.batches import Problem, decode_batch, decode_joined
-from slim_actors.limits import BATCH_BYTES
+from slim_actors.limits import BATCH_BYTES, MAX_PAYLOAD, no_account
 from slim_actors.names import Address
-from slim_actors.parts import Joiner, Splitter, no_account
+from slim_actors.parts import Joiner, Splitter
 from slim_actors.testing import TestRuntime, VirtualClock
-from slim_actors.transport.base import MAX_PAYLOAD, Session, SessionOptions
+from slim_actors.transport.base import Session, SessionOptions
 from tests.conftest import World
 
 NAME = "test/ns/large"
@@ -297,7 +297,7 @@ class Halves:
         self.held = 0
         self.problems: list[Problem] = []
         self.splitter = Splitter()
-        self.joiner = Joiner(max_payload, self._hold, self.problems.append)
+        self.joiner = Joiner(max_payload, self._hold, lambda problem, _: self.problems.append(problem))
 
     def _hold(self, size: int) -> bool:
         self.held += size

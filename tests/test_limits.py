@@ -18,10 +18,12 @@ from slim_actors import (
     ConfigurationError,
     Limits,
     Mailbox,
+    MalformedMessage,
     Request,
     Runtime,
     StreamRequest,
     TooLarge,
+    Unicast,
     handler,
     wire,
 )
@@ -220,15 +222,31 @@ async def test_a_payload_of_a_million_empty_maps_is_not_built(world: World, plac
     assert await (await scene.good_peer()).ask(TARGET, "hi") == "hi"
 
 
+def a_part(size: int) -> bytes:
+    garbage = b"\x91" * 4_000_000
+    return wire.join([wire.encode_frame(wire.Part(1, size, 0, memoryview(garbage)))])
+
+
+@pytest.mark.parametrize(
+    ("payload", "payload_type"),
+    [
+        (b"\x91" * 4_000_000, wire.PAYLOAD_TYPE),
+        (b"\x91" * 4_000_000, "slim-actors/2"),
+        (a_part(4_000_000), wire.PAYLOAD_TYPE),
+        (a_part(2**40), wire.PAYLOAD_TYPE),
+        (a_part(1000), wire.PAYLOAD_TYPE),
+    ],
+    ids=["garbage", "version", "whole", "too-large", "misfit"],
+)
 async def test_a_peer_that_goes_on_sending_what_cannot_be_taken_loses_its_session_and_is_barred(
-    world: World,
+    world: World, payload: bytes, payload_type: str
 ) -> None:
     scene = await Scene.set(world)
     mallory, bob = await scene.hostile(), await scene.good_peer()
     session = await mallory.open()
     with pytest.raises(SessionClosed):
-        while True:
-            await session.send(b"\x91" * 4_000_000, wire.PAYLOAD_TYPE)
+        for _ in range(50):
+            await session.send(payload, payload_type)
     assert (await Hostile.error(await mallory.open())).code == "busy"
     assert await bob.ask(TARGET, "hello") == "hello"
 
@@ -330,15 +348,37 @@ async def test_a_peer_gets_only_so_many_sessions(world: World, caplog: pytest.Lo
     await eventually(open_again)
 
 
-async def test_a_caller_that_is_refused_a_session_learns_why(world: World) -> None:
+@pytest.mark.parametrize("mls", [False, True])
+async def test_a_caller_that_is_refused_a_session_learns_why(world: World, mls: bool) -> None:
     scene = await Scene.set(world, max_sessions_in_all=2)
     hostile = await scene.hostile()
     for _ in range(2):
         await hostile.open()
     bob = await scene.good_peer()
     with pytest.raises(Busy, match="All 2 sessions here are taken") as busy:
-        await bob.ask(TARGET, "hi")
+        await bob.ask(Anycast(NAME, mls=mls), "hi")
     assert not busy.value.may_have_run
+    assert busy.value.retry_after == 1.0
+
+
+@pytest.mark.parametrize("code", ["malformed", "too-large"])
+async def test_an_error_about_no_message_in_particular_says_of_each_that_it_may_have_run(
+    world: World, code: str
+) -> None:
+    elsewhere, bob = await world.runtime(), await world.runtime()
+    port = await elsewhere._transport.open("t/t/odd")
+    asks = [asyncio.ensure_future(bob.ask(Unicast("t/t/odd", mls=True), "hi")) for _ in range(2)]
+    session = await port.accept()
+    came: list[wire.Frame] = []
+    while len(came) < 2:
+        came += decode_batch((await session.receive()).data).frames
+    await Hostile.send(session, wire.Error(0, code, "A payload cannot be taken."))
+    first, second = await asyncio.gather(*asks, return_exceptions=True)
+    assert isinstance(first, MalformedMessage | TooLarge)
+    assert isinstance(second, type(first))
+    assert first is not second
+    assert first.may_have_run
+    assert second.may_have_run
 
 
 async def test_sessions_that_say_nothing_are_closed(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -374,7 +414,10 @@ async def test_a_stream_without_a_reader_keeps_nobody_waiting_for_long(world: Wo
     await hostile.closed(session)
 
 
-async def test_who_reads_no_refusals_is_sent_no_more_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("framed", [True, False])
+async def test_who_reads_no_refusals_is_sent_no_more_of_them(
+    monkeypatch: pytest.MonkeyPatch, framed: bool
+) -> None:
     from slim_actors import conversation
     from slim_actors.testing import TestRuntime
     from slim_actors.transport.memory import MemorySession
@@ -383,9 +426,7 @@ async def test_who_reads_no_refusals_is_sent_no_more_of_them(monkeypatch: pytest
     async with TestRuntime() as runtime:
         await runtime.spawn(Target)
         hostile = Hostile(await runtime._transport.open("evil/ns/mallory"))
-        session = await hostile.open()
-        await hostile.send(session, ask(1, 1))
-        await hostile.error(session, 1)
+        session = await hostile.open(framed=framed)
         send = MemorySession.send
 
         async def stuck(self: MemorySession, data: bytes, payload_type: str | None) -> None:
@@ -394,9 +435,45 @@ async def test_who_reads_no_refusals_is_sent_no_more_of_them(monkeypatch: pytest
             await send(self, data, payload_type)
 
         monkeypatch.setattr(MemorySession, "send", stuck)
-        await hostile.send(session, *(ask(number, 1) for number in range(2, 1000)))
+        if framed:
+            await hostile.send(session, *(ask(number, 1) for number in range(1, 1000)))
+        else:
+            with pytest.raises(SessionClosed):
+                for _ in range(1000):
+                    await session.send(b"This agent takes no plain bytes.", None)
         await hostile.closed(session)
         assert await runtime.ask(TARGET, "hi") == "hi"
+
+
+async def test_answers_that_wait_for_that_to_an_earlier_plain_message_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from slim_actors import plain
+    from slim_actors.testing import TestRuntime
+
+    monkeypatch.setattr(plain, "_MOST_HELD", 10)
+    gate = asyncio.Event()
+    begun: list[bytes] = []
+
+    class Old(Agent, name=NAME):
+        concurrency = 2
+
+        async def receive(self, message: Any) -> Any:
+            begun.append(message)
+            if message == b"first":
+                await gate.wait()
+            return message
+
+    async with TestRuntime() as runtime:
+        await runtime.spawn(Old)
+        session = await Hostile(await runtime._transport.open("t/t/plain")).open(framed=False)
+        sent = [b"first", *(b"message %d" % number for number in range(20))]
+        for message in sent:
+            await session.send(message, None)
+        await asyncio.sleep(10)
+        assert begun == sent[:3]
+        gate.set()
+        assert [(await session.receive()).data for _ in sent] == sent
 
 
 def address(name: str, instance: str = "1", subject: str = "") -> Address:

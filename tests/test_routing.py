@@ -7,8 +7,20 @@ from collections import Counter
 
 import pytest
 
-from slim_actors import Anycast, DeliveryError, NoRoute, PeerLost, Runtime, Stopped, Unicast
+from slim_actors import (
+    Agent,
+    Anycast,
+    DeliveryError,
+    Forward,
+    NoRoute,
+    PeerLost,
+    Runtime,
+    Stopped,
+    Unicast,
+    handler,
+)
 from slim_actors.names import Address
+from slim_actors.routing import table
 from slim_actors.testing import TestRuntime
 from slim_actors.transport.base import SessionOptions
 from slim_actors.transport.memory import MemoryPort, MemorySession
@@ -164,6 +176,25 @@ async def test_nobody_is_looked_for_in_vain_for_long_when_the_last_replica_has_s
         await runtime.ask(route, "x", timeout=10)
 
 
+async def test_a_name_that_was_there_is_looked_for_twice_and_one_that_never_was_once(
+    test_runtime: TestRuntime,
+) -> None:
+    ref = await test_runtime.spawn(Echo)
+    async with TestRuntime(network=test_runtime.network, name="test/ns/caller") as caller:
+        assert await caller.ask(ECHO, "x") == "x"
+        await test_runtime.kill(ref)
+        await asyncio.sleep(30)
+        await test_runtime.spawn(Echo)
+        test_runtime.network.partition("test/ns/echo", "test/ns/caller")
+        asked = asyncio.create_task(caller.ask(ECHO, "x", timeout=10))
+        # A set-up that is not answered in 3 s has failed.
+        await asyncio.sleep(1)
+        test_runtime.network.heal()
+        assert await asked == "x"
+        with pytest.raises(NoRoute):
+            await caller.ask(Anycast("test/ns/nobody"), "x", timeout=5)
+
+
 async def test_a_retry_goes_to_a_live_replica_however_many_have_died(
     test_runtime: TestRuntime,
 ) -> None:
@@ -199,8 +230,85 @@ async def test_unicast_says_that_its_replica_is_lost_before_it_takes_another(run
     assert set(await answered_by(runtime, route, 3)) == set(refs)
 
 
+async def test_what_is_asked_while_a_pin_is_made_comes_in_the_order_of_asking(
+    test_runtime: TestRuntime,
+) -> None:
+    came: list[int] = []
+
+    class Journal(Agent, name="test/ns/journal"):
+        @handler
+        async def note(self, message: int) -> None:
+            came.append(message)
+
+    await test_runtime.spawn(Journal)
+    async with TestRuntime(network=test_runtime.network) as caller:
+        # Encrypted, so that nothing waits for the hello: the first one goes out as soon as it may.
+        route = Unicast("test/ns/journal", mls=True)
+        asks: list[asyncio.Task[None]] = []
+        while not asks or not asks[0].done():
+            asks += [asyncio.create_task(caller.ask(route, len(asks) + more)) for more in range(3)]
+            await asyncio.sleep(0)
+        await asyncio.gather(*asks)
+    assert came == list(range(len(asks)))
+
+
+async def test_a_pin_that_is_being_made_is_kept_and_one_that_failed_is_not(
+    test_runtime: TestRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "_MOST_PINS", 2)
+    pins = (await test_runtime._own.get())._table
+    nobody, nobody_else = Unicast("test/ns/nobody"), Unicast("test/ns/nobody-else")
+    pin = pins.pin(nobody)
+    with pytest.raises(NoRoute):
+        await pin.acquire()
+    again = asyncio.create_task(pin.acquire())
+    await asyncio.sleep(0.1)
+    # The first one learns only now that it failed.
+    pins.forget_if_lost(nobody, pin)
+    assert pins.pin(nobody) is pin
+    # A deadline cancels the second one; who looks for a replica goes on, in vain.
+    again.cancel()
+    await asyncio.wait([again])
+    pins.pin(nobody_else)
+    assert pins.pin(nobody) is pin
+    await asyncio.sleep(60)
+    pins.pin(Unicast("test/ns/nobody-at-all"))
+    assert pins.pin(nobody) is not pin
+
+
 async def test_a_failed_set_up_fails_every_waiting_message_with_its_own_error(runtime: Runtime) -> None:
     route = Anycast("test/ns/nobody", timeout=0.05)
     results = await asyncio.gather(*(runtime.ask(route, n) for n in range(20)), return_exceptions=True)
     assert [type(result).__name__ for result in results] == ["NoRoute"] * 20
     assert len({id(result) for result in results}) == 20
+
+
+@pytest.mark.parametrize("route", [Anycast("test/ns/desk"), Unicast("test/ns/desk")])
+async def test_who_forwards_to_an_agent_that_stops_is_not_taken_for_the_one_that_stops(
+    world: World, route: Anycast | Unicast
+) -> None:
+    host, caller = await world.runtime(), await world.runtime()
+    gate = Gate()
+    worker = await host.spawn(lambda: Worker(gate))
+
+    class Desk(Agent, name="test/ns/desk"):
+        @handler
+        async def pass_on(self, message: Wait) -> Forward:
+            return Forward(worker.route, message)
+
+        @handler
+        async def echo(self, message: str) -> str:
+            return message
+
+    await host.spawn(Desk)
+    held = asyncio.create_task(caller.ask(route, Wait("held")))
+    await eventually(lambda: gate.began == ["held"])
+    stopping = asyncio.create_task(worker.stop())
+    with pytest.raises(Stopped, match="test/ns/worker"):
+        await caller.ask(route, Wait("too late"))
+    # The session with the desk goes on, and so does everything in it.
+    assert await caller.ask(route, "hello") == "hello"
+    gate.open.set()
+    assert await held == "held"
+    await stopping
+    assert await caller.ask(route, "hello again") == "hello again"

@@ -283,6 +283,33 @@ async def test_items_of_a_wrong_type_or_for_no_handler_are_refused(
         await runtime.ask(COUNTER, b"x", items=text())
 
 
+async def test_an_item_that_the_agent_cannot_take_ends_the_message_and_its_handler(runtime: Runtime) -> None:
+    class Reader(Agent, name="test/ns/reader"):
+        ended = asyncio.Event()
+
+        @handler
+        async def read(self, message: First, items: AsyncIterator[Any]) -> int:
+            try:
+                return len([item async for item in items])
+            finally:
+                self.ended.set()
+
+    await runtime.spawn(Reader)
+
+    async def items() -> AsyncIterator[Any]:
+        yield 1
+        deep: Any = []
+        for _ in range(101):
+            deep = [deep]
+        yield deep
+
+    with pytest.raises(MalformedMessage, match="deeper than 100") as malformed:
+        await runtime.ask(Anycast("test/ns/reader"), First(), items=items(), timeout=1e6)
+    async with asyncio.timeout(10):
+        await Reader.ended.wait()
+    assert malformed.value.may_have_run
+
+
 async def test_a_producer_that_dies_ends_the_stream_with_peer_lost(world: World) -> None:
     if world.endpoint is not None:
         pytest.skip("over SLIM: test_failover.py::test_a_stream_ends_soon_after_its_process_is_killed")

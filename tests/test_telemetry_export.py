@@ -208,6 +208,27 @@ async def main():
 
 asyncio.run(main())
 """
-    run = start("-c", script, python=True, SLIM_ENDPOINT=endpoint)
+    # The protocol of an exporter is nothing to who makes none.
+    run = start(
+        "-c", script, python=True, SLIM_ENDPOINT=endpoint, OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf"
+    )
     assert run.wait() == 0, run.output
     assert run.output == "['queue a/b/c', 'handle a/b/c', 'ask a/b/c', 'request']\n"
+
+
+def test_a_protocol_that_is_not_used_is_not_refused(start: Starter) -> None:
+    script = """
+import asyncio
+from slim_actors.telemetry.export import exporting
+
+async def main():
+    async with exporting():
+        print("goes on")
+
+asyncio.run(main())
+"""
+    run = start(
+        "-c", script, python=True, OTEL_SDK_DISABLED="true", OTEL_EXPORTER_OTLP_PROTOCOL="http/protobuf"
+    )
+    assert run.wait() == 0, run.output
+    assert run.output == "goes on\n"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slim_actors import Limits, wire
+from slim_actors import Limits, errors, wire
 from slim_actors.batches import decode_batch
 
 ids = st.integers(0, 2**63 - 1)
@@ -116,3 +116,18 @@ def test_bodies_stay_raw_until_they_are_asked_for(value: Any) -> None:
     assert isinstance(frame, wire.Reply)
     assert isinstance(frame.body, msgspec.Raw)
     assert msgspec.msgpack.decode(frame.body) == value
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        one
+        for name in errors.__all__
+        if issubclass(one := getattr(errors, name), errors.DeliveryError) and one is not errors.DeliveryError
+    ],
+)
+def test_every_outcome_arrives_as_what_it_is(kind: type[errors.DeliveryError]) -> None:
+    arrived = errors.from_wire(*errors.to_wire(kind("why")))
+    assert type(arrived) is kind
+    assert str(arrived) == "why"
+    assert arrived.may_have_run == kind.may_have_run

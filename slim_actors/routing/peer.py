@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from copy import copy
 from math import inf
 from typing import Any
 
@@ -17,6 +18,7 @@ from slim_actors.errors import (
     MalformedMessage,
     PeerLost,
     Stopped,
+    TooLarge,
     from_wire,
 )
 from slim_actors.limits import Limits
@@ -63,6 +65,7 @@ class Peer:
         """Whether nothing can be sent to it any more."""
         self.is_leaving = False
         """Whether the replica said that it is stopping."""
+        self._refusal: DeliveryError | None = None
         self._link = Link(session, self, pulse, limits)
 
     @property
@@ -179,10 +182,10 @@ class Peer:
 
     def plain(self, payload: Payload) -> None:
         """See `LinkOwner.plain`."""
-        self._end_all(
-            f"{self.address} answered in plain bytes: use Unicast({self.address.name!r}, wire='bytes').",
-            MalformedMessage,
-        )
+        text = f"{self.address} answered in plain bytes: use Unicast({self.address.name!r}, wire='bytes')."
+        error = MalformedMessage(text)
+        error.may_have_run = True
+        self._end_all(error)
 
     def closed(self) -> None:
         """See `LinkOwner.closed`."""
@@ -193,7 +196,7 @@ class Peer:
 
     def lost(self, *, may_have_run: bool) -> DeliveryError:
         """See `Link.lost`."""
-        return self._link.lost(may_have_run=may_have_run)
+        return copy(self._refusal) or self._link.lost(may_have_run=may_have_run)
 
     def _begin(self, message: Outgoing) -> Pending:
         if self.is_lost:
@@ -294,16 +297,19 @@ class Peer:
 
     def _failed(self, frame: wire.Error) -> None:
         error = from_wire(frame.code, frame.message, frame.detail)
-        self.is_leaving = self.is_leaving or isinstance(error, Stopped)
         if frame.id:
+            # Also where it is `Stopped`: that may be the word of another agent to which it forwarded.
             self._end(frame.id, error=error)
-        else:
-            # About all that has no outcome: nobody knows which.
-            self._end_lost(frame.detail)
-            self._end_all(frame.message, type(error))
-            if isinstance(error, Busy | Denied):
-                # About the session, which the agent does not want.
-                self._link.end(frame.message, type(error))
+            return
+        # About all that has no outcome: nobody knows which, and so whether some of it runs.
+        error.may_have_run = error.may_have_run or isinstance(error, MalformedMessage | TooLarge)
+        self.is_leaving = self.is_leaving or isinstance(error, Stopped)
+        self._end_lost(frame.detail)
+        self._end_all(error)
+        if isinstance(error, Busy | Denied):
+            # About the session, which the agent does not want.
+            self._refusal = error
+            self._link.end(frame.message, type(error))
 
     def _end(self, message_id: int, *, result: Any = None, error: DeliveryError | None = None) -> None:
         pending = self._pending.get(message_id)
@@ -318,9 +324,9 @@ class Peer:
                 error = PeerLost(f"{self.address} has stopped, and its outcome of the message was lost.")
                 self._pending[message_id].end(error=error)
 
-    def _end_all(self, why: str, kind: type[DeliveryError]) -> None:
+    def _end_all(self, error: DeliveryError) -> None:
         for pending in list(self._pending.values()):
-            pending.end(error=kind(why))
+            pending.end(error=copy(error))
 
 
 _TAKES: dict[type[wire.Frame], Callable[[Peer, Any], None]] = {

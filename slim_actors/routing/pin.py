@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from slim_actors.names import Address
 from slim_actors.routes import Unicast
 from slim_actors.routing.peer import Peer
 from slim_actors.routing.plain import PlainPeer
+from slim_actors.shared import Shared
 
 __all__ = ["Pin"]
 
@@ -25,44 +25,46 @@ class Pin:
 
     def __init__(self, route: Unicast, find: Callable[[], Awaitable[AnyPeer]]) -> None:
         self.route = route
-        self._find = find
-        self._finding: asyncio.Future[None] | None = None
-        self._peer: AnyPeer | None = None
+        self._found = Shared(find)
 
     @property
     def peer(self) -> AnyPeer | None:
-        """The replica, once there is one."""
-        return self._peer
+        """The replica, once there is one and all have it who waited for it."""
+        return self._found.at_hand
+
+    @property
+    def is_of_use(self) -> bool:
+        """Whether there is a live replica, or one is being looked for."""
+        peer = self._found.value
+        return self._found.is_wanted or (peer is not None and not peer.is_lost)
 
     @property
     def address(self) -> Address:
         """Who it is; the pin must be set."""
-        assert self._peer is not None, "a pin has a peer once it is set"
-        return self._peer.address
+        peer = self._found.value
+        assert peer is not None, "a pin has a peer once it is set"
+        return peer.address
 
     async def acquire(self) -> AnyPeer:
-        """Give the replica; whoever comes while it is being found waits for the same one.
+        """Give the replica, in the order of asking; whoever comes while it is being found waits for it.
 
         Raises:
             NoRoute: Nobody answers to the name. The next call looks again.
             PeerLost: The replica is gone; so is every further message to this pin.
         """
-        if self._peer is None:
-            if self._finding is None or self._finding.done():
-                self._finding = asyncio.ensure_future(self._set())
-            await asyncio.shield(self._finding)
-        assert self._peer is not None, "finding sets the peer or raises"
-        if self._peer.is_lost:
-            raise self._peer.lost(may_have_run=False)
-        return self._peer
+        peer = await self._found.get()
+        if peer.is_lost:
+            raise peer.lost(may_have_run=False)
+        return peer
+
+    def resend(self) -> None:
+        """See `Peer.resend`."""
+        peer = self._found.value
+        if peer is not None:
+            peer.resend()
 
     async def close(self) -> None:
         """End the conversation."""
-        if self._finding is not None:
-            self._finding.cancel()
-            await asyncio.wait([self._finding])
-        if self._peer is not None:
-            await self._peer.close()
-
-    async def _set(self) -> None:
-        self._peer = await self._find()
+        peer = await self._found.stop()
+        if peer is not None:
+            await peer.close()

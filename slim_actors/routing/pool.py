@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from copy import copy
 
 from slim_actors.backoff import Backoff
-from slim_actors.errors import DeliveryError
+from slim_actors.errors import DeliveryError, NoRoute
 from slim_actors.routing.breaker import Breaker
 from slim_actors.routing.peer import Peer
 
@@ -47,6 +47,7 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._peers: dict[str, Peer] = {}
         self._complete = False
+        self._has_met_anybody = False
         self._setups: set[asyncio.Task[bool]] = set()
         self._turns = itertools.count(1)
         self._explorer: asyncio.Task[None] | None = None
@@ -116,7 +117,7 @@ class Pool:
                 have too, and a message must not use up its tries on the dead.
 
         Raises:
-            NoRoute: Nobody answers to the name, or nobody but the ones to avoid.
+            NoRoute: Nobody answers to the name; where somebody did before, nobody does in two rounds.
             NodeUnreachable: The network is away and no replica is known.
             DeliveryError: The only replica that was found wants no session, or was lost in that moment.
         """
@@ -124,7 +125,13 @@ class Pool:
         if survivor is not None:
             return self._use(survivor)
         if not self._all_left:
-            await self._meet()
+            try:
+                await self._meet()
+            except NoRoute:
+                if not self._has_met_anybody:
+                    raise
+                # It was there: on a busy machine one set-up may find no answer in the time that SLIM waits.
+                await self._meet()
         if self._all_left:
             await self._look_round()
         return self._use(self._choose(breaker, avoid))
@@ -241,6 +248,7 @@ class Pool:
         used = [other.uses for other in self._peers.values()]
         peer.uses = min(used) if used and self._complete else 0
         self._peers[instance] = peer
+        self._has_met_anybody = True
         self._in_vain = 0
         return True
 

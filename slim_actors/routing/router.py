@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import AbstractContextManager, aclosing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
 
@@ -19,7 +19,6 @@ from slim_actors.errors import (
     NoRoute,
 )
 from slim_actors.limits import Limits
-from slim_actors.mailbox import Envelope
 from slim_actors.messages import RAW, body_of, reply_body
 from slim_actors.middleware import NOBODY, Hooks, Sending, Verb
 from slim_actors.names import Address
@@ -34,6 +33,9 @@ from slim_actors.routing.table import RoutingTable
 from slim_actors.routing.watch import Watch
 from slim_actors.streams import Inlet
 from slim_actors.transport.base import Port, SessionOptions, Transport
+
+if TYPE_CHECKING:
+    from slim_actors.mailbox import Envelope
 
 __all__ = ["Router"]
 

@@ -76,7 +76,7 @@ class RoutingTable:
         known = self._pins.get(route)
         if known is None or (pin is not None and pin is not known):
             return
-        if known.peer is None or known.peer.is_lost:
+        if not known.is_of_use:
             del self._pins[route]
 
     def open_pin(self, route: Unicast) -> Pin:
@@ -86,7 +86,7 @@ class RoutingTable:
             CallCycle: The route leads to this port itself.
         """
         pin = self._new_pin(route)
-        self._explicit = {known for known in self._explicit if known.peer is None or not known.peer.is_lost}
+        self._explicit = {known for known in self._explicit if known.is_of_use}
         self._explicit.add(pin)
         return pin
 
@@ -101,8 +101,7 @@ class RoutingTable:
             for peer in pool.peers:
                 peer.resend()
         for pin in (*self._pins.values(), *self._explicit):
-            if pin.peer is not None:
-                pin.peer.resend()
+            pin.resend()
 
     async def close(self) -> None:
         """End all conversations."""
@@ -110,10 +109,10 @@ class RoutingTable:
         await asyncio.gather(*(end.close() for end in ends))
 
     def _make_room_for_a_pin(self) -> None:
-        """Forget the pins used longest ago that are lost; an agent that answers everybody makes many."""
+        """Forget the pins without a replica, lost or never found: who answers everybody makes many pins."""
         if len(self._pins) < _MOST_PINS:
             return
-        lost = [route for route, pin in self._pins.items() if pin.peer is not None and pin.peer.is_lost]
+        lost = [route for route, pin in self._pins.items() if not pin.is_of_use]
         for route in lost:
             del self._pins[route]
 

@@ -65,20 +65,24 @@ class _Exports:
     """The providers of this process that are ours: OpenTelemetry has one of each for a whole program."""
 
     def __init__(self) -> None:
-        _check_protocol()
         self._flushes: list[Callable[[], object]] = []
         self._ends: list[Callable[[], object]] = []
         self._flushing: Thread | None = None
         self._is_settled = Event()
         """Whether the last flush is done, or nobody takes what it sends."""
+        traces = _wanted("TRACES") and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+        meters = metrics.get_meter_provider()
+        measures = _wanted("METRICS") and isinstance(meters, metrics_api._ProxyMeterProvider)  # noqa: SLF001
+        if not (traces or measures):
+            return
+        _check_protocol()
         resource = _resource()
-        if _wanted("TRACES") and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+        if traces:
             self._trace(resource)
-        if _wanted("METRICS") and isinstance(metrics.get_meter_provider(), metrics_api._ProxyMeterProvider):  # noqa: SLF001
+        if measures:
             self._meter(resource)
-        if self._flushes:
-            otlp.logger.addFilter(_Once(self._is_settled.set))
-            atexit.register(self._end)
+        otlp.logger.addFilter(_Once(self._is_settled.set))
+        atexit.register(self._end)
 
     async def flush(self) -> None:
         """Send what is left, unless that takes longer than 2 s or nobody takes it."""

@@ -16,11 +16,7 @@ from msgspec import Struct
 from slim_actors.errors import DeliveryError, PeerLost, SlimActorsError
 from slim_actors.names import Address
 
-__all__ = ["MAX_PAYLOAD", "Payload", "Port", "Session", "SessionClosed", "SessionOptions", "Transport"]
-
-MAX_PAYLOAD = 4 * 1024 * 1024 - 8 * 1024
-"""The most bytes that one payload may have. SLIM's limit is 4 MiB with its header, and one payload above it
-would cost the sender its whole connection."""
+__all__ = ["Payload", "Port", "Session", "SessionClosed", "SessionOptions", "Transport"]
 
 
 class SessionClosed(SlimActorsError):

@@ -14,8 +14,9 @@ from uuid import UUID
 from attrs import define, field
 
 from slim_actors.errors import ConfigurationError, NodeUnreachable, NoRoute
+from slim_actors.limits import MAX_PAYLOAD
 from slim_actors.names import Address
-from slim_actors.transport.base import MAX_PAYLOAD, Payload, SessionClosed, SessionOptions
+from slim_actors.transport.base import Payload, SessionClosed, SessionOptions
 from slim_actors.transport.faults import Fate, Fault, parts
 
 __all__ = ["Fault", "MemoryNetwork", "MemoryTransport"]

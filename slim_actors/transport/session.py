@@ -13,8 +13,9 @@ from attrs import evolve, frozen
 
 from slim_actors.credentials import Claims, Credentials, Refused
 from slim_actors.errors import ConfigurationError, Denied, SlimActorsError, Untrusted
+from slim_actors.limits import MAX_PAYLOAD
 from slim_actors.names import Address
-from slim_actors.transport.base import MAX_PAYLOAD, Payload, SessionClosed
+from slim_actors.transport.base import Payload, SessionClosed
 from slim_actors.transport.bindings import innermost, slim
 from slim_actors.transport.flight import Flight
 from slim_actors.transport.introduction import INTRODUCTION, Introduction, Line, introduce, next_message

@@ -1,0 +1,67 @@
+"""One value for all who want it: made at the first use, and given in the order of asking."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+__all__ = ["Shared"]
+
+T = TypeVar("T")
+
+
+class Shared(Generic[T]):
+    """Makes a value once, whoever asks for it and however soon each of them gives up.
+
+    Args:
+        make: Makes it. When that raises, all who wait for it get the error, and the next one tries again.
+    """
+
+    def __init__(self, make: Callable[[], Awaitable[T]]) -> None:
+        self._make = make
+        self._making: asyncio.Future[T] | None = None
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+        self.value: T | None = None
+        """What was made, once it is."""
+
+    @property
+    def at_hand(self) -> T | None:
+        """The value, once all have it who waited for it: nobody goes before them."""
+        return None if self._waiting else self.value
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it is being made, or somebody waits for it."""
+        return self._waiting > 0 or (self._making is not None and not self._making.done())
+
+    async def get(self) -> T:
+        """Give the value; who comes while it is being made waits for the same one.
+
+        Raises:
+            Exception: What making it raises.
+        """
+        making = self._making
+        if making is None or (making.done() and self.value is None):
+            making = self._making = asyncio.ensure_future(self._made())
+            # Looked at, so that asyncio does not report it when all who waited have given up meanwhile.
+            making.add_done_callback(lambda made: made.cancelled() or made.exception())
+        self._waiting += 1
+        try:
+            # One after the other: who has it goes on at once, and the next is woken after that.
+            async with self._turn:
+                return await asyncio.shield(making)
+        finally:
+            self._waiting -= 1
+
+    async def stop(self) -> T | None:
+        """Make it no longer; give what was made."""
+        if self._making is not None:
+            self._making.cancel()
+            await asyncio.wait([self._making])
+        return self.value
+
+    async def _made(self) -> T:
+        self.value = value = await self._make()
+        return value
