@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from slim_actors.declaration import Handler, Timer
 from slim_actors.errors import DeliveryError
@@ -50,7 +51,8 @@ class Timers:
     def __init__(self, cell: Cell) -> None:
         self._cell = cell
         self._ticking: list[asyncio.Task[None]] = []
-        self._later: set[asyncio.TimerHandle] = set()
+        self._later: WeakSet[asyncio.TimerHandle] = WeakSet()
+        """Those that the event loop still has: one that was cancelled is nobody's any more."""
 
     def start(self) -> None:
         """Begin with what the agent declares with ``@every``."""
@@ -60,12 +62,7 @@ class Timers:
 
     def after(self, delay: float, message: Any) -> asyncio.TimerHandle:
         """Deliver a message to the instance after so many seconds."""
-
-        def due() -> None:
-            self._later.discard(handle)
-            self._cell.deliver_own(message)
-
-        handle = asyncio.get_running_loop().call_later(delay, due)
+        handle = asyncio.get_running_loop().call_later(delay, self._cell.deliver_own, message)
         self._later.add(handle)
         return handle
 
