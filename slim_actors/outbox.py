@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from slim_actors import wire
+from slim_actors.call import Call
 from slim_actors.deadletters import DeadLetter, DeadLetters
 from slim_actors.errors import (
     ConfigurationError,
@@ -37,7 +38,7 @@ from slim_actors.errors import (
     to_wire,
 )
 from slim_actors.messages import body_of
-from slim_actors.middleware import Hooks
+from slim_actors.middleware import Hooks, Sending
 from slim_actors.names import Address
 from slim_actors.routes import Anycast, Route, Unicast
 from slim_actors.routing.router import Router
@@ -148,8 +149,10 @@ class Outbox:
                 "A durable message is for a name, whichever replica is there to take it: its route can have "
                 "no instance and no wire='bytes'."
             )
-        if self._hooks.sending:
-            self._hooks.call(self._hooks.sending, route, message, context)
+        sending = Sending("tell", route, message, "", Address(self._name), context, Call())
+        with self._hooks.around(self._hooks.sending, sending):
+            # Nobody waits for what comes after: it ends when it goes into the store.
+            pass
         # Nobody waits for what it does, so it cannot close a circle.
         context.pop("chain", None)
         kind, body = body_of(message)
