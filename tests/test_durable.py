@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from faults.durable import Plan, run
+from faults.durable import run
+from faults.stage import Stage
 from slim_actors import (
     Agent,
     Anycast,
@@ -28,8 +29,10 @@ from slim_actors import (
     handler,
     tables,
 )
+from slim_actors.locks import FileLocks
 from slim_actors.sqlite import SqliteStore
 from slim_actors.store import Parcel, Put
+from slim_actors.tables import OWNER
 from slim_actors.testing import TestRuntime
 from tests.agents_for_tests import Gate, Note, Wait, Worker
 from tests.conftest import Starter, World, eventually
@@ -333,8 +336,28 @@ async def test_stores_keep_what_was_put_in_order(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_300_durable_tells_survive_the_deaths_of_everybody(tmp_path: Path) -> None:
-    result = await run(Plan(messages=300, kills=3, seed=5, folder=tmp_path))
+async def test_the_locks_of_processes_that_were_killed_are_removed(tmp_path: Path) -> None:
+    file = tmp_path / "store.db"
+    locks = FileLocks(tmp_path / "store.db-locks", OWNER)
+    dead, alive = locks.hold(OWNER + "dead"), locks.hold(OWNER + "alive")
+    assert dead._descriptor is not None
+    os.close(dead._descriptor)
+    for path in (tmp_path / "store.db-locks").iterdir():
+        os.utime(path, (0, 0))
+    young = locks.hold(OWNER + "young")
+    assert young._descriptor is not None
+    os.close(young._descriptor)
+    store = SqliteStore(file)
+    await store.open()
+    await store.close()
+    assert [locks._path(OWNER + key).exists() for key in ("dead", "alive", "young")] == [False, True, True]
+    assert locks.is_held(OWNER + "alive")
+    alive.release()
+
+
+async def test_300_durable_tells_survive_the_deaths_of_everybody() -> None:
+    async with Stage(seed=5) as stage:
+        result = await run(stage, messages=300, kills=3)
     assert result.deaths == {"sender": 3, "receiver": 3, "node": 3}
     assert result.missing == []
     assert result.repeated == []
