@@ -10,10 +10,11 @@ from typing import Any
 
 from attrs import define, field
 
+from slim_actors.backoff import Backoff
 from slim_actors.errors import SlimActorsError
 from slim_actors.exits import Exit
 from slim_actors.replica import Report, Task
-from slim_actors.replicas.deaths import Deaths, jittered
+from slim_actors.replicas.deaths import Deaths
 from slim_actors.replicas.events import Event, EventKind, ReplicaFailed
 from slim_actors.replicas.latest import Latest
 from slim_actors.replicas.memory import in_mebibytes, resident
@@ -21,7 +22,8 @@ from slim_actors.replicas.process import End, Plan, Process, ReplicaLimits
 
 __all__ = ["ReplicaLimits", "Supervisor"]
 
-_AWAY_PAUSE = 2.0
+_AWAY = Backoff(2.0, 2.0, jitter=0.25)
+"""How long a replica is left alone that found no node."""
 _MEMORY_EVERY = 1.0
 
 
@@ -271,6 +273,7 @@ class Supervisor:
             process = slot.process
             if await process.ready():
                 self._was_ready = True
+                slot.deaths.began()
                 self._on_event(Event(kind, slot.number, process.address, f"pid {process.pid}{detail}"))
                 self.on_files()
             end = await asyncio.shield(process.ended)
@@ -297,7 +300,7 @@ class Supervisor:
         if not self._was_ready and failure.exit in (Exit.USAGE, Exit.NO_NODE, Exit.STORE):
             raise ReplicaFailed(failure.message, failure.exit)
         if failure.exit == Exit.NO_NODE:
-            return jittered(_AWAY_PAUSE, 0.75, 1.25)
+            return _AWAY.pause(0)
         return slot.deaths.add(end.cause)
 
     async def _retire(self, process: Process) -> None:
