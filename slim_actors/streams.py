@@ -99,11 +99,6 @@ class Inlet(AsyncIterator[Any]):
         """Whether nothing more comes in."""
         return self._end is not None
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether an item has come in."""
-        return self._arrived > 0
-
     def item(self, number: int, raw: Raw) -> None:
         """Take an item in; one that came before is passed over, and a gap ends the flow."""
         if self.is_over or number < self._arrived:
