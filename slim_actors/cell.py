@@ -212,13 +212,22 @@ class Cell:
         Raises:
             UnhandledMessage: There is no handler for its type.
         """
-        handler = handler or self.declaration.find_own(type(message))
-        if handler is None:
-            raise UnhandledMessage(f"{self.address} has no handler for {type(message).__name__}.")
+        handler = handler or self.own_handler(message)
         me, never = self.address, float("inf")
         envelope = Envelope(0, message, handler, me, never, Own(ended), wants_reply=False, keep=keep)
         self.deliver(envelope)
         return envelope
+
+    def own_handler(self, message: Any) -> Handler:
+        """Give the handler of a message of the instance to itself.
+
+        Raises:
+            UnhandledMessage: There is none for its type.
+        """
+        handler = self.declaration.find_own(type(message))
+        if handler is None:
+            raise UnhandledMessage(f"{self.address} has no handler for {type(message).__name__}.")
+        return handler
 
     def take_back(self, envelope: Envelope) -> None:
         """Take a message of the instance to itself out of the mailbox, if it still waits there."""

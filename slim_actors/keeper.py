@@ -250,7 +250,8 @@ class Keeper:
         """
         self.stage(None)
         if self._open is not None:
-            await self._open.kept
+            # Others wait for it too.
+            await asyncio.shield(self._open.kept)
 
     def when_kept(
         self, end: Callable[[], None], lost: Callable[[DeliveryError], None]

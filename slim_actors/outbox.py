@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import random
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
@@ -20,6 +19,7 @@ from typing import Any
 import msgspec
 
 from slim_actors import wire
+from slim_actors.backoff import Backoff
 from slim_actors.call import Call
 from slim_actors.deadletters import DeadLetter, DeadLetters
 from slim_actors.errors import (
@@ -42,6 +42,7 @@ from slim_actors.middleware import Hooks, Sending
 from slim_actors.names import Address
 from slim_actors.routes import Anycast, Route, Unicast
 from slim_actors.routing.router import Router
+from slim_actors.speaker import sender_by
 from slim_actors.store import Change, Died, Ended, Hold, Parcel, Put, Store, Token
 from slim_actors.tables import OWNER
 from slim_actors.transport.base import MAX_PAYLOAD
@@ -55,7 +56,7 @@ _ATTEMPT = 60.0
 """Seconds that one attempt may take, in the mailbox and in the handler."""
 
 _LOOK_EVERY = 2.0
-_PAUSE_FIRST, _PAUSE_MOST = 0.1, 5.0
+_BACKOFF = Backoff()
 _FRAME_ROOM = 4096
 
 _FINAL = (UnhandledMessage, MalformedMessage, Denied, TooLarge, RemoteError, UnsupportedVersion)
@@ -202,8 +203,8 @@ class Outbox:
         left = _ATTEMPT if parcel.expires is None else min(_ATTEMPT, parcel.expires - time.time())
         if left <= 0:
             raise Expired("no time was left for another.")
-        router = await self._sender()
         expires = asyncio.get_running_loop().time() + left
+        router = await sender_by(self._sender, expires)
         await router.relay(route, parcel.type, msgspec.Raw(parcel.body), expires, context)
 
     async def note(self, change: Change) -> None:
@@ -213,7 +214,7 @@ class Outbox:
                 await self.store.commit(change)
             except StoreError as error:
                 _logger.warning("The outcome of a durable message cannot be kept yet: %s", error)
-                await asyncio.sleep(_PAUSE_MOST)
+                await asyncio.sleep(_BACKOFF.most)
             else:
                 return
 
@@ -274,7 +275,7 @@ class _Lane:
                 )
             except StoreError as error:
                 _logger.warning("The outbox waits for its store: %s", error)
-                await asyncio.sleep(_PAUSE_MOST)
+                await asyncio.sleep(_BACKOFF.most)
                 continue
             for parcel in found.parcels:
                 self._flying[parcel.number] = asyncio.create_task(self._deliver(parcel, found.below))
@@ -296,7 +297,7 @@ class _Lane:
 
     async def _outcome(self, parcel: Parcel, below: int) -> DeliveryError | None:
         """Try until there is an outcome: None, or the error that no repetition helps."""
-        pause = _PAUSE_FIRST
+        attempt = 0
         while True:
             try:
                 await self._outbox.relay(self._route, parcel, below)
@@ -313,9 +314,9 @@ class _Lane:
                 return None
             self._resting.add(parcel.number)
             self.look()
-            await asyncio.sleep(self._within(parcel, pause * random.uniform(0.5, 1.0)))  # noqa: S311 (jitter)
+            await asyncio.sleep(self._within(parcel, _BACKOFF.pause(attempt)))
             self._resting.discard(parcel.number)
-            pause = min(_PAUSE_MOST, pause * 2)
+            attempt += 1
 
     @staticmethod
     def _within(parcel: Parcel, pause: float) -> float:

@@ -189,14 +189,14 @@ class Runtime(Verbs):
             if self._outbox is not None:
                 # After the agents, whose last messages may have sent some.
                 await self._outbox.close(drain)
-            if errors:
-                raise errors[0]
             own, self._own = self._own, None
             if own is not None:
                 own.cancel()
                 await asyncio.wait([own])
                 if not own.cancelled() and own.exception() is None:
                     await own.result().close()
+            if errors:
+                raise errors[0]
         finally:
             await self._stack.aclose()
 
@@ -273,6 +273,8 @@ class Runtime(Verbs):
         if recovery is None:
             recovery = Recovery(Intensity(instance.restart or UNSUPERVISED), give_up_alone(parent))
         try:
+            # It may have been stopped meanwhile, and then nobody would stop this one.
+            self._check_open()
             keeper = Keeper(instance, name, self._outbox)
             cell = Cell(factory, instance, router, self, recovery, self._hooks, self.dead_letters, keeper)
         except BaseException:
@@ -287,7 +289,7 @@ class Runtime(Verbs):
         try:
             await cell.start()
         except BaseException:
-            await ref.abandon()
+            await ref.stop(drain=0.0)
             raise
         return ref
 

@@ -53,6 +53,7 @@ class Timers:
         self._ticking: list[asyncio.Task[None]] = []
         self._later: WeakSet[asyncio.TimerHandle] = WeakSet()
         """Those that the event loop still has: one that was cancelled is nobody's any more."""
+        self._is_over = False
 
     def start(self) -> None:
         """Begin with what the agent declares with ``@every``."""
@@ -61,13 +62,22 @@ class Timers:
             self._ticking.append(asyncio.create_task(self._tick(timer), name=name))
 
     def after(self, delay: float, message: Any) -> asyncio.TimerHandle:
-        """Deliver a message to the instance after so many seconds."""
-        handle = asyncio.get_running_loop().call_later(delay, self._cell.deliver_own, message)
+        """Deliver a message to the instance after so many seconds.
+
+        Raises:
+            UnhandledMessage: There is no handler for its type.
+        """
+        handler = self._cell.own_handler(message)
+        handle = asyncio.get_running_loop().call_later(delay, self._cell.deliver_own, message, handler)
         self._later.add(handle)
+        if self._is_over:
+            # The life that wanted it has ended, and it would come to the next one.
+            handle.cancel()
         return handle
 
     def stop(self) -> None:
-        """Remind of nothing more."""
+        """Remind of nothing more, nor of what is still asked for."""
+        self._is_over = True
         for task in self._ticking:
             task.cancel()
         for handle in self._later:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from attrs import define, field
 
-from slim_actors import Anycast, Runtime
+from slim_actors import Anycast, Runtime, StoreError
 from slim_actors.sqlite import SqliteStore
+from slim_actors.store import Change
 from slim_actors.testing import MemoryStore
 from tests.conftest import World, eventually
 from tests.keeping import LEDGER, Read
@@ -26,6 +30,29 @@ class Stores:
         if self._world.endpoint is None:
             return self._memory.setdefault(name, MemoryStore())
         return SqliteStore(self._folder / f"{name}.db")
+
+
+@define(slots=False)
+class Breakdown:
+    """The next commit of a kind of change waits until it may go on, and fails."""
+
+    store: SqliteStore
+    kind: type[Change]
+    fails: bool = True
+    has_begun: asyncio.Event = field(factory=asyncio.Event)
+    may_go_on: asyncio.Event = field(factory=asyncio.Event)
+
+    def __attrs_post_init__(self) -> None:
+        self._commit: Callable[..., Any] = self.store.commit
+        self.store.commit = self._broken  # type: ignore[method-assign]
+
+    async def _broken(self, *changes: Change) -> None:
+        if not self.has_begun.is_set() and any(isinstance(change, self.kind) for change in changes):
+            self.has_begun.set()
+            await self.may_go_on.wait()
+            if self.fails:
+                raise StoreError("The disk is away.")
+        await self._commit(*changes)
 
 
 def count(runtime: Runtime, table: str, where: str = "1") -> int:

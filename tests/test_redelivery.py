@@ -3,46 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from attrs import define, field
 
-from slim_actors import Agent, Anycast, Context, Restart, StoreError, handler, outbox
-from slim_actors.sqlite import SqliteStore
-from slim_actors.store import Change, Handled, Save
-from slim_actors.testing import MemoryNetwork, MemoryStore, TestRuntime, VirtualClock
+from slim_actors import Anycast, Restart, StoreError, handler, outbox
+from slim_actors.store import Handled, Save
+from slim_actors.testing import MemoryNetwork, TestRuntime, VirtualClock
 from tests.agents_for_tests import Fail, Gate, Wait, Worker
 from tests.conftest import World, eventually
 from tests.keeping import LEDGER, Add, Enter, Ledger
-from tests.storing import Stores, count, entries, raw, repeated, until_empty
+from tests.storing import Breakdown, Stores, count, entries, raw, repeated, until_empty
 
 ROUTE = Anycast(LEDGER)
 WORKER = Anycast("test/ns/worker")
-
-
-@define(slots=False)
-class Breakdown:
-    """The next commit of a kind of change waits until it may go on, and fails."""
-
-    store: SqliteStore
-    kind: type[Change]
-    fails: bool = True
-    has_begun: asyncio.Event = field(factory=asyncio.Event)
-    may_go_on: asyncio.Event = field(factory=asyncio.Event)
-
-    def __attrs_post_init__(self) -> None:
-        self._commit: Callable[..., Any] = self.store.commit
-        self.store.commit = self._broken  # type: ignore[method-assign]
-
-    async def _broken(self, *changes: Change) -> None:
-        if not self.has_begun.is_set() and any(isinstance(change, self.kind) for change in changes):
-            self.has_begun.set()
-            await self.may_go_on.wait()
-            if self.fails:
-                raise StoreError("The disk is away.")
-        await self._commit(*changes)
 
 
 async def test_one_whose_handler_a_stop_has_cut_off_is_run_again(world: World, stores: Stores) -> None:
@@ -198,17 +172,3 @@ async def test_nobody_can_claim_in_the_name_of_another_subject() -> None:
             await sender.tell(ROUTE, Enter(7), durable=True)
             await until_empty(sender)
             assert await entries(host) == [666, 7]
-
-
-async def test_timers_that_were_cancelled_are_not_kept() -> None:
-    class Patient(Agent, name=LEDGER):
-        @handler
-        async def remind(self, message: int, ctx: Context) -> None:
-            for _ in range(message):
-                ctx.after(3600, 0).cancel()
-
-    async with TestRuntime(store=MemoryStore()) as runtime:
-        ref = await runtime.spawn(Patient)
-        await runtime.ask(ROUTE, 1000)
-        # The event loop itself lets go of them now and then.
-        await eventually(lambda: len(ref._cell.life.timers._later) < 200)
