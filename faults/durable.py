@@ -5,22 +5,16 @@ The receiver's journal is the state of an agent: what a handler changes there co
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import os
-import random
 import signal
-import socket
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from pathlib import Path
 
 from attrs import Factory, define, frozen
 
-from faults.replicas import SECRET
+from faults.replicas import Replicas
 from faults.result import Result, Tally
 from faults.stage import Stage
 from slim_actors import (
@@ -31,14 +25,12 @@ from slim_actors import (
     NodeUnreachable,
     Request,
     Runtime,
-    SharedSecret,
     State,
     every,
     handler,
 )
-from slim_actors.endpoints import Endpoint
 
-__all__ = ["Handled", "Plan", "play", "run"]
+__all__ = ["Handled", "play", "run"]
 
 JOURNAL = "faults/durable/journal"
 TICK = 0.02
@@ -97,23 +89,6 @@ class Sender(Agent, name="faults/durable/sender"):
         self.progress.sent += len(batch)
 
 
-@frozen
-class Plan:
-    """What is to happen.
-
-    Attributes:
-        messages: How many durable tells.
-        kills: How often each of the three is killed.
-        seed: Of the moments.
-        folder: Where the stores are made.
-    """
-
-    messages: int
-    kills: int
-    seed: int
-    folder: Path
-
-
 @define
 class Handled:
     """What has happened.
@@ -141,74 +116,9 @@ class Handled:
         return sorted(number for number, times in Counter(self.entries).items() if times > 1)
 
 
-class Cast:
-    """The three processes, each started again when it was killed."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.endpoint = f"http://127.0.0.1:{probe.getsockname()[1]}"
-        self._processes: dict[str, asyncio.subprocess.Process] = {}
-        self.deaths: Counter[str] = Counter()
-        self.revived: Counter[str] = Counter()
-
-    async def start(self, role: str) -> None:
-        """Start one; a node is waited for, because the others cannot be started without."""
-        words = {
-            "node": ["slim_actors", "node", "--endpoint", self.endpoint],
-            "receiver": ["faults.durable", "--role", "receiver"],
-            "sender": ["faults.durable", "--role", "sender"],
-        }[role]
-        self._processes[role] = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            *words,
-            *([] if role == "node" else self._words(role)),
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            env={**os.environ, "SLIM_SHARED_SECRET": SECRET},
-        )
-        while role == "node" and not await Endpoint.parse(self.endpoint).listening():
-            # Another process: there is nothing here that could be waited for.
-            await asyncio.sleep(0.02)
-            await self.revive()
-
-    def _words(self, role: str) -> list[str]:
-        store = str(self._plan.folder / f"{role}.db")
-        size = ["--messages", str(self._plan.messages), "--kills", str(self._plan.kills)]
-        return ["--endpoint", self.endpoint, "--store", store, *size]
-
-    async def kill(self, role: str, number: int = signal.SIGKILL) -> None:
-        """Kill one and wait until it is gone."""
-        process = self._processes.pop(role)
-        if process.returncode is None:
-            process.send_signal(number)
-        await process.wait()
-
-    async def revive(self) -> None:
-        """Start what has ended by itself, because it found no node."""
-        for role, process in list(self._processes.items()):
-            if process.returncode is not None:
-                self.revived[role] += 1
-                await self.start(role)
-
-    async def murder(self, role: str) -> None:
-        """Kill one for the count, and start it again."""
-        await self.kill(role)
-        self.deaths[role] += 1
-        await self.start(role)
-
-    async def end(self) -> None:
-        """Kill all that is left."""
-        for role in list(self._processes):
-            await self.kill(role, signal.SIGKILL)
-
-
 async def play(stage: Stage, *, messages: int, kills: int) -> Result:
     """Each is handled exactly once, with sender, receiver and node killed at random."""
-    plan = Plan(messages, kills, stage.seed, stage.folder)
-    handled = await run(plan, stage.show)
+    handled = await run(stage, messages, kills)
     result = Result(Tally(messages, answered=messages - len(handled.missing)))
     result.facts.append(", ".join(f"{role} killed {deaths} times" for role, deaths in handled.deaths.items()))
     result.expect(not handled.missing, f"{len(handled.missing)} were never handled: {handled.missing[:20]}")
@@ -219,68 +129,51 @@ async def play(stage: Stage, *, messages: int, kills: int) -> Result:
     return result
 
 
-async def run(plan: Plan, show: Callable[[float], None] = lambda _: None) -> Handled:
-    """Send the messages, kill everybody as often as planned, and read the journal when it is quiet."""
-    chance = random.Random(plan.seed)  # noqa: S311 (a plan that can be repeated)
+async def run(stage: Stage, messages: int, kills: int) -> Handled:
+    """Send the messages, kill everybody so many times, and read the journal when it is quiet."""
     began = time.monotonic()
-    cast = Cast(plan)
-    victims = ["sender", "receiver", "node"] * plan.kills
-    chance.shuffle(victims)
+    receiver = await stage.replicas(Journal, 1, store="receiver.db")
+    sender = await stage.replicas(partial(Sender, messages, kills), 1, store="sender.db")
+    reader = await stage.runtime()
+
+    async def kill_node() -> None:
+        await stage.node.stop(signal.SIGKILL)
+        await stage.start_node()
+
+    killing: dict[str, Callable[[], Awaitable[None]]] = {
+        "sender": partial(_kill, sender),
+        "receiver": partial(_kill, receiver),
+        "node": kill_node,
+    }
+    victims = [*killing] * kills
+    stage.chance.shuffle(victims)
+    deaths: Counter[str] = Counter()
+    for number, victim in enumerate(victims):
+        stage.show(0.9 * number / len(victims))
+        await asyncio.sleep(stage.chance.uniform(*BETWEEN))
+        await killing[victim]()
+        deaths[victim] += 1
+    entries: list[int] = []
+    quiet = 0
+    while quiet < 2:  # noqa: PLR2004 (the same twice: nothing comes any more)
+        await asyncio.sleep(1.0)
+        found = await _journal(reader)
+        complete = len(set(found)) >= messages
+        quiet = quiet + 1 if complete and found == entries else 0
+        entries = found
+        if time.monotonic() - began > 60 + messages * 0.05:
+            break
+    return Handled(messages, entries, deaths, time.monotonic() - began)
+
+
+async def _kill(replicas: Replicas) -> None:
+    # It may not be back yet from the last time.
+    await replicas.ready()
+    replicas.kill(0)
+
+
+async def _journal(reader: Runtime) -> list[int]:
     try:
-        for role in ("node", "receiver", "sender"):
-            await cast.start(role)
-        for number, victim in enumerate(victims):
-            show(0.9 * number / len(victims))
-            await _for_a_while(cast, chance.uniform(*BETWEEN))
-            await cast.murder(victim)
-        entries: list[int] = []
-        quiet = 0
-        while quiet < 2:  # noqa: PLR2004 (the same twice: nothing comes any more)
-            await _for_a_while(cast, 1.0)
-            found = await _journal(cast)
-            complete = len(set(found)) >= plan.messages
-            quiet = quiet + 1 if complete and found == entries else 0
-            entries = found
-            if time.monotonic() - began > 60 + plan.messages * 0.05:
-                break
-    finally:
-        await cast.end()
-    return Handled(plan.messages, entries, cast.deaths, time.monotonic() - began)
-
-
-async def _for_a_while(cast: Cast, seconds: float) -> None:
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        await cast.revive()
-        await asyncio.sleep(0.05)
-
-
-async def _journal(cast: Cast) -> list[int]:
-    try:
-        async with Runtime(cast.endpoint, identity=SharedSecret(SECRET)) as reader:
-            return await reader.ask(Anycast(JOURNAL), Read(), timeout=5)
+        return await reader.ask(Anycast(JOURNAL), Read(), timeout=5)
     except (DeliveryError, NodeUnreachable):
         return []
-
-
-async def _play(agent: Callable[[], Agent], endpoint: str, store: str) -> None:
-    async with Runtime(endpoint, store=store) as runtime:
-        await runtime.spawn(agent)
-        await asyncio.Event().wait()
-
-
-def main() -> None:
-    """Be one of the processes."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--messages", type=int)
-    parser.add_argument("--kills", type=int)
-    parser.add_argument("--role", choices=["sender", "receiver"], required=True)
-    parser.add_argument("--endpoint")
-    parser.add_argument("--store")
-    options = parser.parse_args()
-    agent = Journal if options.role == "receiver" else partial(Sender, options.messages, options.kills)
-    asyncio.run(_play(agent, options.endpoint, options.store))
-
-
-if __name__ == "__main__":
-    main()

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import time
-from functools import partial
 
 from faults.agents import ECHO, Echo
 from faults.load import Load
@@ -23,7 +22,7 @@ _STUCK = 1.0
 
 async def one_replica(stage: Stage, *, seconds: float) -> Result:
     """Traffic leaves the frozen replica within 3 s and comes back after; what it says late reaches nobody."""
-    replicas = await stage.replicas(partial(Echo))
+    replicas = await stage.replicas(Echo)
     frozen = replicas.serving[stage.chance.choice(sorted(replicas.serving))]
     load = Load(await stage.runtime(), ECHO, callers=16, pause=0.01, work=0.002)
     tally = load.tally

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
+from pathlib import Path
 
-from slim_actors import Agent, Runtime, SharedSecret
+from slim_actors import Agent, NodeUnreachable, Runtime, SharedSecret
 
 __all__ = ["SECRET", "Replicas", "child"]
 
@@ -33,14 +34,15 @@ class Replicas:
         endpoint: Their node.
         factory: Makes the agent; it travels to the processes.
         count: How many.
+        store: The file of their store, if they need one.
     """
 
-    def __init__(self, endpoint: str, factory: Callable[[], Agent], count: int) -> None:
-        self._words = (endpoint, factory)
+    def __init__(
+        self, endpoint: str, factory: Callable[[], Agent], count: int, store: Path | None = None
+    ) -> None:
+        self._words = (endpoint, factory, store)
         self.serving: dict[int, int] = {}
         """The process of each replica that is ready."""
-        self.starts = 0
-        """How many processes were started in all."""
         self._keepers = [asyncio.create_task(self._keep(number)) for number in range(count)]
         self._count = count
 
@@ -68,7 +70,6 @@ class Replicas:
     async def _keep(self, number: int) -> None:
         while True:
             process, channel = child(play, *self._words)
-            self.starts += 1
             try:
                 with suppress(EOFError):
                     await readable(channel.fileno())
@@ -101,13 +102,14 @@ async def readable(descriptor: int) -> None:
         loop.remove_reader(descriptor)
 
 
-def play(endpoint: str, factory: Callable[[], Agent], channel: Connection) -> None:
-    """Be a replica until whoever started it is gone."""
-    asyncio.run(_play(endpoint, factory, channel))
+def play(endpoint: str, factory: Callable[[], Agent], store: Path | None, channel: Connection) -> None:
+    """Be a replica until whoever started it is gone, or end at once where there is no node."""
+    with suppress(NodeUnreachable):
+        asyncio.run(_play(endpoint, factory, store, channel))
 
 
-async def _play(endpoint: str, factory: Callable[[], Agent], channel: Connection) -> None:
-    async with Runtime(endpoint, identity=SharedSecret(SECRET)) as runtime:
+async def _play(endpoint: str, factory: Callable[[], Agent], store: Path | None, channel: Connection) -> None:
+    async with Runtime(endpoint, identity=SharedSecret(SECRET), store=store) as runtime:
         await runtime.spawn(factory)
         channel.send(os.getpid())
         await readable(channel.fileno())

@@ -132,9 +132,9 @@ class Stage:
         )
         return command
 
-    async def replicas(self, factory: Callable[[], Agent], count: int = 3) -> Replicas:
-        """Start replicas that are kept running; they serve when this returns."""
-        replicas = Replicas(self.endpoint, factory, count)
+    async def replicas(self, factory: Callable[[], Agent], count: int = 3, store: str = "") -> Replicas:
+        """Start replicas that are kept running, with a store of that name; they serve when this returns."""
+        replicas = Replicas(self.endpoint, factory, count, self.folder / store if store else None)
         self._stack.push_async_callback(replicas.close)
         async with asyncio.timeout(_PATIENCE):
             await replicas.ready()

@@ -212,13 +212,22 @@ class Cell:
         Raises:
             UnhandledMessage: There is no handler for its type.
         """
-        handler = handler or self.declaration.find_own(type(message))
-        if handler is None:
-            raise UnhandledMessage(f"{self.address} has no handler for {type(message).__name__}.")
+        handler = handler or self.own_handler(message)
         me, never = self.address, float("inf")
         envelope = Envelope(0, message, handler, me, never, Own(ended), wants_reply=False, keep=keep)
         self.deliver(envelope)
         return envelope
+
+    def own_handler(self, message: Any) -> Handler:
+        """Give the handler of a message of the instance to itself.
+
+        Raises:
+            UnhandledMessage: There is none for its type.
+        """
+        handler = self.declaration.find_own(type(message))
+        if handler is None:
+            raise UnhandledMessage(f"{self.address} has no handler for {type(message).__name__}.")
+        return handler
 
     def take_back(self, envelope: Envelope) -> None:
         """Take a message of the instance to itself out of the mailbox, if it still waits there."""
@@ -281,12 +290,14 @@ class Cell:
         self._draining = True
         self.halt()
         await self.recovery.leave(self)
-        forwards = [(sent, task) for sent, task in self.running.items() if not self._workers.have(task)]
-        for envelope, task in forwards:
-            self.fail(envelope, Cancelled(f"{self.address} stopped while the message was handled."))
-            task.cancel()
-        if forwards:
-            await asyncio.wait([task for _, task in forwards], timeout=STOP_WITHIN)
+        others = [(sent, task) for sent, task in self.running.items() if not self._workers.have(task)]
+        for envelope, task in others:
+            # A durable one was handled and waits until that is kept: given back now, it would run again.
+            if not self.keeper.outlives_its_sender(envelope):
+                self.fail(envelope, Cancelled(f"{self.address} stopped while the message was handled."))
+                task.cancel()
+        if others:
+            await asyncio.wait([task for _, task in others], timeout=STOP_WITHIN)
         self.halt()
         self.deadlines.close()
         await self.end_life()
@@ -327,7 +338,14 @@ class Cell:
         lost = self.keeper.reject(envelope, error)
         if envelope.state is DONE:
             return False
-        self._when_kept(envelope, lambda: self._lose(envelope, lost or error))
+
+        def end() -> None:
+            if lost is None:
+                # That it failed is kept: it is not given back.
+                envelope.release = None
+            self._lose(envelope, lost or error)
+
+        self._when_kept(envelope, end)
         return True
 
     def _lose(self, envelope: Envelope, error: DeliveryError) -> None:
@@ -359,7 +377,7 @@ class Cell:
 
     def fail(self, envelope: Envelope, error: DeliveryError) -> None:
         """End a message without a reply; one that nobody waits for becomes a dead letter."""
-        if envelope.state is DONE or self.keeper.outlives_its_sender(envelope):
+        if envelope.state is DONE:
             return
         self._outcome(envelope, error)
         envelope.fail(error)

@@ -110,6 +110,7 @@ class Context(Verbs):
 
         Raises:
             ConfigurationError: The delay is negative.
+            UnhandledMessage: There is no handler for its type.
 
         Example:
             .. code-block:: python

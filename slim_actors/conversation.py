@@ -220,9 +220,6 @@ class Conversation:
     def _send_item(self, message_id: int, number: int, value: Any) -> None:
         self.link.send(wire.Item(message_id, number, value))
 
-    def _grant(self, message_id: int, total: int) -> None:
-        self.link.send(wire.Grant(message_id, total))
-
     def _item(self, frame: wire.Item) -> None:
         envelope = self._open.get(frame.id)
         if envelope is not None and envelope.inlet is not None:
@@ -335,7 +332,7 @@ class Conversation:
             return found
         envelope.inlet = Inlet(
             found.items_body,
-            lambda total: self._grant(message_id, total),
+            lambda total: self.link.send(wire.Grant(message_id, total)),
             frame.type[:200],
             self._patience,
             self._visit.hold_item,
@@ -343,7 +340,7 @@ class Conversation:
         if isinstance(frame, wire.Tell) or not frame.items:
             envelope.inlet.end(0)
         else:
-            self._grant(frame.id, FIRST_ITEMS)
+            self.link.send(wire.Grant(frame.id, FIRST_ITEMS))
         return found
 
     def _move_here(self, envelope: Envelope) -> None:

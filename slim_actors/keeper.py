@@ -14,11 +14,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from attrs import define, field
 
+from slim_actors import wire
 from slim_actors.agent import Agent
 from slim_actors.errors import (
     Busy,
@@ -42,6 +43,7 @@ __all__ = ["Keeper"]
 _MOST_UNSETTLED = 256
 _RETRY_AFTER = 0.2
 _DURABLE = "durable"
+_Claim = tuple[Annotated[str, msgspec.Meta(max_length=64)], wire.Id, wire.Id]
 
 _logger = logging.getLogger("slim_actors.keeper")
 
@@ -133,7 +135,7 @@ class Keeper:
         if not envelope.wants_reply or envelope.outlet is not None:
             return False
         try:
-            source, number, below = msgspec.convert(envelope.context.get(_DURABLE), tuple[str, int, int])
+            _, _, below = msgspec.convert(envelope.context[_DURABLE], _Claim)
         except msgspec.ValidationError:
             return False
         if self._outbox is None:
@@ -144,7 +146,7 @@ class Keeper:
                 )
             )
             return True
-        self._start(self._claim(self._outbox, envelope, Token(self._name, source, number), below, deliver))
+        self._start(self._claim(self._outbox, envelope, self._named(envelope), below, deliver))
         return True
 
     def outlives_its_sender(self, envelope: Envelope) -> bool:
@@ -208,7 +210,7 @@ class Keeper:
                 raise self._void[envelope]
             parcels = self._parcels.get(envelope, [])
             token = self._token(envelope)
-            if token is not None and self._outbox is not None:
+            if token is not None:
                 if envelope.state is State.DONE:
                     raise Cancelled("The durable message was given back while it was handled.")
                 if isinstance(value, Forward):
@@ -221,7 +223,7 @@ class Keeper:
             if now != self._now:
                 self._now = now
                 changes.append(Save(f"{self._name}/{slot()}", now))
-        if parcels and self._outbox is not None:
+        if parcels:
             changes.append(Put(self._outbox.owner, tuple(parcels)))
         self._end(envelope)
         self._add(changes)
@@ -229,18 +231,14 @@ class Keeper:
 
     def reject(self, envelope: Envelope, error: DeliveryError) -> StoreError | None:
         """Undo what a handler changed, as it ends badly; give the error of the store that was the cause."""
+        if self._outbox is None:
+            return None
         void = self._void.get(envelope)
         token = self._token(envelope)
         self._end(envelope)
         self._revert()
-        if (
-            token is not None
-            and self._outbox is not None
-            and envelope.state is not State.DONE
-            and void is None
-        ):
+        if token is not None and envelope.state is not State.DONE and void is None:
             # It had its outcome: it is not run again, and whoever sends it again gets the same error.
-            envelope.release = None
             self._add([Handled(token, self._outbox.owner, msgspec.msgpack.encode(to_wire(error)))])
         return void
 
@@ -252,7 +250,8 @@ class Keeper:
         """
         self.stage(None)
         if self._open is not None:
-            await self._open.kept
+            # Others wait for it too.
+            await asyncio.shield(self._open.kept)
 
     def when_kept(
         self, end: Callable[[], None], lost: Callable[[DeliveryError], None]
@@ -309,7 +308,7 @@ class Keeper:
                 self._undo(batch, error)
             else:
                 self._kept = batch.state
-                self._forget_claims(batch)
+                self._outbox.claimed -= {one.token for one in batch.changes if isinstance(one, Handled)}
                 for change in batch.changes:
                     if isinstance(change, Put):
                         self._outbox.look(change.parcels)
@@ -326,20 +325,20 @@ class Keeper:
             self._void.update(dict.fromkeys(self._running, cause))
         for lost in (batch, self._open):
             if lost is not None:
-                self._forget_claims(lost)
                 lost.kept.set_exception(cause)
                 # Looked at, so that asyncio does not report it where nobody waits.
                 lost.kept.exception()
         self._open = None
 
-    def _forget_claims(self, batch: _Batch) -> None:
-        assert self._outbox is not None, "nothing is kept without a store"
-        self._outbox.claimed -= {change.token for change in batch.changes if isinstance(change, Handled)}
-
     def _token(self, envelope: Envelope) -> Token | None:
-        if envelope.release is None:
-            return None
-        source, number, _ = envelope.context[_DURABLE]
+        """Give what a message is claimed by, if it is a durable one."""
+        return None if envelope.release is None else self._named(envelope)
+
+    def _named(self, envelope: Envelope) -> Token:
+        sender, (source, number, _) = envelope.sender, envelope.context[_DURABLE]
+        if sender.issuer or sender.subject != sender.name:
+            # Or whoever knows the id of a store could have its messages taken for handled.
+            source = msgspec.json.encode((source, sender.issuer, sender.subject)).decode()
         return Token(self._name, source, number)
 
     async def _claim(

@@ -40,7 +40,7 @@ class Child(Protocol):
     async def stop(self, drain: float = ...) -> None:
         """Stop it; does nothing the second time."""
 
-    def on_end(self, callback: Callable[[str], None]) -> Callable[[], None]:
+    def on_end(self, callback: Callable[[str], None]) -> object:
         """Call back when it has ended."""
 
 
@@ -79,6 +79,8 @@ class Life:
         self.is_over = False
         """Whether it takes no further message."""
         self._is_started = False
+        self._needs_stopped = False
+        """Whether the agent's ``started`` has returned, whatever became of the start after that."""
         self._children: list[Child] = []
         self._failure: AgentFailed | None = None
         self._ending: asyncio.Future[None] | None = None
@@ -97,6 +99,7 @@ class Life:
             on_error.push_async_callback(self.end)
             await self.cell.keeper.restore(self.agent)
             await self.agent.started(Context(self.cell))
+            self._needs_stopped = True
             await self.cell.keeper.keep_first()
             if self._failure is not None:
                 raise self._failure
@@ -152,7 +155,7 @@ class Life:
         self.timers.stop()
         self.watches.close()
         async with AsyncExitStack() as stack:
-            if self._is_started:
+            if self._needs_stopped:
                 stack.push_async_callback(self._stopped)
             stack.push_async_callback(self.timers.ended)
             stack.push_async_callback(self.stop_children)

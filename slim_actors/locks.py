@@ -6,11 +6,15 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import time
 from pathlib import Path
 
 from slim_actors.errors import StoreError
 
 __all__ = ["FileLock", "FileLocks"]
+
+_ONCE = ".once"
+_NEW_FOR = 60.0
 
 
 class FileLock:
@@ -40,18 +44,19 @@ class FileLocks:
 
     Args:
         folder: Made when it is first needed. It must be on a disk of this machine.
+        once: How the keys begin that nobody wants again after the one who had them.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, once: str) -> None:
         self._folder = folder
+        self._once = once
 
-    def hold(self, key: str, *, wait: bool = False, once: bool = False) -> FileLock:
+    def hold(self, key: str, *, wait: bool = False) -> FileLock:
         """Take a lock.
 
         Args:
             key: Which one.
             wait: Wait until it is free.
-            once: Nobody else will want it afterwards.
 
         Raises:
             StoreError: It is held; the text says by whom.
@@ -72,22 +77,35 @@ class FileLocks:
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"process {os.getpid()}".encode(), 0)
-        return FileLock(descriptor, path if once else None)
+        return FileLock(descriptor, path if path.suffix else None)
 
     def is_held(self, key: str) -> bool:
         """Tell whether a live process has a lock; of one that was never made, nobody has."""
-        try:
-            descriptor = os.open(self._path(key), os.O_RDONLY)
-        except OSError:
-            return False
-        try:
-            # Shared, so that two who look do not take each other for the holder.
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        return _is_locked(self._path(key))
+
+    def sweep(self) -> None:
+        """Remove the files that nobody wants again, and whose processes had no time for that."""
+        with contextlib.suppress(OSError):
+            for path in self._folder.glob(f"*{_ONCE}"):
+                # A new one is made first, and locked then.
+                if time.time() - path.stat().st_mtime > _NEW_FOR and not _is_locked(path):
+                    path.unlink()
 
     def _path(self, key: str) -> Path:
-        return self._folder / hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+        name = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+        return self._folder / (name + _ONCE if key.startswith(self._once) else name)
+
+
+def _is_locked(path: Path) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        # Shared, so that two who look do not take each other for the holder.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

@@ -83,7 +83,7 @@ class MailboxStats:
         accepted: Messages that were accepted.
         handled: Messages whose handler returned.
         failed: Messages whose handler raised.
-        expired: Messages whose deadline passed while they waited.
+        expired: Messages whose deadline passed while they waited or were handled.
         cancelled: Messages that their caller cancelled, before or while they were handled.
         dropped: Messages that were accepted and had to make room for others.
         refused: Messages that were answered with `Busy`.

@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import random
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
@@ -20,6 +19,8 @@ from typing import Any
 import msgspec
 
 from slim_actors import wire
+from slim_actors.backoff import Backoff
+from slim_actors.call import Call
 from slim_actors.deadletters import DeadLetter, DeadLetters
 from slim_actors.errors import (
     ConfigurationError,
@@ -38,10 +39,11 @@ from slim_actors.errors import (
 )
 from slim_actors.limits import MAX_PAYLOAD
 from slim_actors.messages import body_of
-from slim_actors.middleware import Hooks
+from slim_actors.middleware import Hooks, Sending
 from slim_actors.names import Address
 from slim_actors.routes import Anycast, Route, Unicast
 from slim_actors.routing.router import Router
+from slim_actors.speaker import sender_by
 from slim_actors.store import OWNER, Change, Died, Ended, Hold, Parcel, Put, Store, Token
 
 __all__ = ["NO_STORE", "Outbox"]
@@ -53,7 +55,7 @@ _ATTEMPT = 60.0
 """Seconds that one attempt may take, in the mailbox and in the handler."""
 
 _LOOK_EVERY = 2.0
-_PAUSE_FIRST, _PAUSE_MOST = 0.1, 5.0
+_BACKOFF = Backoff()
 _FRAME_ROOM = 4096
 
 _FINAL = (UnhandledMessage, MalformedMessage, Denied, TooLarge, RemoteError, UnsupportedVersion)
@@ -147,8 +149,10 @@ class Outbox:
                 "A durable message is for a name, whichever replica is there to take it: its route can have "
                 "no instance and no wire='bytes'."
             )
-        if self._hooks.sending:
-            self._hooks.call(self._hooks.sending, route, message, context)
+        sending = Sending("tell", route, message, "", Address(self._name), context, Call())
+        with self._hooks.around(self._hooks.sending, sending):
+            # Nobody waits for what comes after: it ends when it goes into the store.
+            pass
         # Nobody waits for what it does, so it cannot close a circle.
         context.pop("chain", None)
         kind, body = body_of(message)
@@ -198,8 +202,8 @@ class Outbox:
         left = _ATTEMPT if parcel.expires is None else min(_ATTEMPT, parcel.expires - time.time())
         if left <= 0:
             raise Expired("no time was left for another.")
-        router = await self._sender()
         expires = asyncio.get_running_loop().time() + left
+        router = await sender_by(self._sender, expires)
         await router.relay(route, parcel.type, msgspec.Raw(parcel.body), expires, context)
 
     async def note(self, change: Change) -> None:
@@ -209,7 +213,7 @@ class Outbox:
                 await self.store.commit(change)
             except StoreError as error:
                 _logger.warning("The outcome of a durable message cannot be kept yet: %s", error)
-                await asyncio.sleep(_PAUSE_MOST)
+                await asyncio.sleep(_BACKOFF.most)
             else:
                 return
 
@@ -239,8 +243,8 @@ class _Lane:
     """Delivers the messages for one route."""
 
     def __init__(self, outbox: Outbox, route: str) -> None:
-        kind, fields = msgspec.json.decode(route, type=tuple[str, msgspec.Raw])
-        self._route = msgspec.json.decode(fields, type=_ROUTES[kind])
+        kind, fields = msgspec.json.decode(route, type=tuple[str, dict[str, Any]])
+        self._route = _ROUTES[kind](**fields)
         self._outbox = outbox
         self._text = route
         self._flying: dict[int, asyncio.Task[None]] = {}
@@ -270,7 +274,7 @@ class _Lane:
                 )
             except StoreError as error:
                 _logger.warning("The outbox waits for its store: %s", error)
-                await asyncio.sleep(_PAUSE_MOST)
+                await asyncio.sleep(_BACKOFF.most)
                 continue
             for parcel in found.parcels:
                 self._flying[parcel.number] = asyncio.create_task(self._deliver(parcel, found.below))
@@ -292,7 +296,7 @@ class _Lane:
 
     async def _outcome(self, parcel: Parcel, below: int) -> DeliveryError | None:
         """Try until there is an outcome: None, or the error that no repetition helps."""
-        pause = _PAUSE_FIRST
+        attempt = 0
         while True:
             try:
                 await self._outbox.relay(self._route, parcel, below)
@@ -309,9 +313,9 @@ class _Lane:
                 return None
             self._resting.add(parcel.number)
             self.look()
-            await asyncio.sleep(self._within(parcel, pause * random.uniform(0.5, 1.0)))  # noqa: S311 (jitter)
+            await asyncio.sleep(self._within(parcel, _BACKOFF.pause(attempt)))
             self._resting.discard(parcel.number)
-            pause = min(_PAUSE_MOST, pause * 2)
+            attempt += 1
 
     @staticmethod
     def _within(parcel: Parcel, pause: float) -> float:

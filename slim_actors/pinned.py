@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from slim_actors.call import Call
 from slim_actors.errors import ConfigurationError
 from slim_actors.routes import Unicast
-from slim_actors.speaker import Speaker
+from slim_actors.speaker import Speaker, sender_by
 
 if TYPE_CHECKING:
     from aiostream.core import Stream
@@ -33,7 +33,7 @@ class Pinned(Speaker):
 
     async def __aenter__(self) -> Self:
         expires = self._expires(None)
-        sender = await self._sender_by(expires)
+        sender = await sender_by(self._sender, expires)
         self._open = await sender.pin(self._route, expires)
         return self
 

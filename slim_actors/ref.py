@@ -86,10 +86,6 @@ class Ref:
         await self._ended.wait()
         return self._failure
 
-    async def abandon(self) -> None:
-        """Take back an instance that could not be started: no hook is called, nothing was handled."""
-        await self.stop(drain=0.0)
-
     def on_end(self, callback: Callable[[str], None]) -> Callable[[], None]:
         """Call back once with the reason when it has ended, at once if it has; give what forgets that."""
         if self._ended.is_set():

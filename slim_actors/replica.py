@@ -93,9 +93,9 @@ def main() -> int:
     except SlimActorsError as error:
         _report(task, Report("failed", message=_sentence(str(error)), exit=exit_code(error)))
         return exit_code(error)
-    except Exception as error:  # noqa: BLE001 (what the agent's started raised)
+    except Exception as error:  # noqa: BLE001 (what the agent's started or stopped raised)
         traceback.print_exc()
-        text = f"The agent failed to start with {type(error).__name__}: {error}"
+        text = f"The agent failed with {type(error).__name__}: {error}"
         _report(task, Report("failed", message=_sentence(text)))
         return Exit.FAILED
     return Exit.OK

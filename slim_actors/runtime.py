@@ -192,12 +192,12 @@ class Runtime(Verbs):
             if self._outbox is not None:
                 # After the agents, whose last messages may have sent some.
                 await self._outbox.close(drain)
-            if errors:
-                raise errors[0]
             own, self._own = self._own, Shared(self._open_own)
             router = await own.stop()
             if router is not None:
                 await router.close()
+            if errors:
+                raise errors[0]
         finally:
             await self._stack.aclose()
 
@@ -274,6 +274,8 @@ class Runtime(Verbs):
         if recovery is None:
             recovery = Recovery(Intensity(instance.restart or UNSUPERVISED), give_up_alone(parent))
         try:
+            # It may have been stopped meanwhile, and then nobody would stop this one.
+            self._check_open()
             keeper = Keeper(instance, name, self._outbox)
             cell = Cell(factory, instance, router, self, recovery, self._hooks, self.dead_letters, keeper)
         except BaseException:
@@ -288,7 +290,7 @@ class Runtime(Verbs):
         try:
             await cell.start()
         except BaseException:
-            await ref.abandon()
+            await ref.stop(drain=0.0)
             raise
         return ref
 

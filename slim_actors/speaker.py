@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from slim_actors.routing.pin import Pin
     from slim_actors.routing.router import Router
 
-__all__ = ["DEFAULT_TIMEOUT", "Speaker", "checked"]
+__all__ = ["DEFAULT_TIMEOUT", "Speaker", "checked", "sender_by"]
 
 DEFAULT_TIMEOUT = 30.0
 """Seconds until a message that was given no other deadline expires."""
@@ -46,13 +46,6 @@ class Speaker(ABC):
     def _travelling(self) -> dict[str, Any]:
         """Give what travels along with a message."""
 
-    async def _sender_by(self, expires: float) -> Router:
-        try:
-            async with asyncio.timeout_at(expires):
-                return await self._sender()
-        except TimeoutError:
-            raise NodeUnreachable("The SLIM node was away until the deadline.") from None
-
     def _ask(
         self,
         route: Route | Pin,
@@ -72,7 +65,7 @@ class Speaker(ABC):
         items: AsyncIterable[Any] | None,
     ) -> Any:
         expires = self._expires(checked(timeout))
-        router = self._ready_sender() or await self._sender_by(expires)
+        router = self._ready_sender() or await sender_by(self._sender, expires)
         return await router.ask(call, route, message, expires, self._travelling(), items)
 
     def _tell(self, route: Route | Pin, message: object, timeout: float | None) -> Call[None]:
@@ -80,14 +73,14 @@ class Speaker(ABC):
 
         async def run() -> None:
             expires = self._expires(checked(timeout))
-            router = self._ready_sender() or await self._sender_by(expires)
+            router = self._ready_sender() or await sender_by(self._sender, expires)
             await router.tell(call, route, message, expires, self._travelling())
 
         return call.running(run())
 
     async def _tell_many(self, route: Route | Pin, messages: Iterable[object], timeout: float | None) -> None:
         expires = self._expires(checked(timeout))
-        router = await self._sender_by(expires)
+        router = await sender_by(self._sender, expires)
         await router.tell_many(route, messages, expires, self._travelling())
 
     def _stream(
@@ -105,7 +98,7 @@ class Speaker(ABC):
 
         async def run() -> AsyncIterator[Any]:
             expires = self._expires(patience)
-            router = await self._sender_by(expires)
+            router = await sender_by(self._sender, expires)
             async with aclosing(
                 router.stream(route, message, expires, patience, self._travelling(), items)
             ) as replies:
@@ -113,6 +106,19 @@ class Speaker(ABC):
                     yield reply
 
         return Replies(run)
+
+
+async def sender_by(sender: Callable[[], Awaitable[Router]], expires: float) -> Router:
+    """Wait for what sends, until a deadline on the clock of the event loop.
+
+    Raises:
+        NodeUnreachable: The node was away until then.
+    """
+    try:
+        async with asyncio.timeout_at(expires):
+            return await sender()
+    except TimeoutError:
+        raise NodeUnreachable("The SLIM node was away until the deadline.") from None
 
 
 def checked(timeout: float | None) -> float | None:

@@ -91,7 +91,7 @@ class SqliteStore:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.id = ""
-        self._locks = FileLocks(self.path.with_name(self.path.name + "-locks"))
+        self._locks = FileLocks(self.path.with_name(self.path.name + "-locks"), OWNER)
         self._connection: sqlite3.Connection
         self._executor: ThreadPoolExecutor
         self._jobs: list[_Job] = []
@@ -117,7 +117,7 @@ class SqliteStore:
 
     def hold(self, key: str) -> Hold:
         """See `Store.hold`."""
-        return self._locks.hold(key, once=key.startswith(OWNER))
+        return self._locks.hold(key)
 
     async def load(self, key: str) -> Snapshot | None:
         """See `Store.load`."""
@@ -256,6 +256,7 @@ class SqliteStore:
         except OSError as error:
             raise StoreError(f"The store {self.path} cannot be opened: {error.strerror}.") from None
         lock = self._locks.hold("open", wait=True)
+        self._locks.sweep()
         try:
             self._connection = self._connect()
         except sqlite3.Error as error:

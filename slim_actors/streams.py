@@ -72,7 +72,7 @@ class Inlet(AsyncIterator[Any]):
     def __init__(
         self,
         body: Body,
-        grant: Callable[[int], None],
+        grant: Callable[[int], object],
         what: str,
         patience: Patience = _PATIENT,
         hold: Callable[[int], bool] = no_account,
@@ -95,11 +95,6 @@ class Inlet(AsyncIterator[Any]):
     def is_over(self) -> bool:
         """Whether nothing more comes in."""
         return self._end is not None
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether an item has come in."""
-        return self._arrived > 0
 
     def item(self, number: int, raw: Raw) -> None:
         """Take an item in; one that came before is passed over, and a gap ends the flow."""

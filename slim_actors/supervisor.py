@@ -97,13 +97,12 @@ class Supervisor:
         await self._ended.wait()
         return self._failure
 
-    def on_end(self, callback: Callable[[str], None]) -> Callable[[], None]:
-        """Call back when all members have ended, at once if they have; give what forgets that."""
+    def on_end(self, callback: Callable[[str], None]) -> None:
+        """Call back when all members have ended, at once if they have."""
         if self._ended.is_set():
             callback("")
-            return lambda: None
-        self._callbacks.append(callback)
-        return lambda: self._callbacks.remove(callback)
+        else:
+            self._callbacks.append(callback)
 
     def _recovery(self) -> Recovery:
         reaches_back = self._strategy != "rest_for_one"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from slim_actors.declaration import Handler, Timer
 from slim_actors.errors import DeliveryError
@@ -50,7 +51,9 @@ class Timers:
     def __init__(self, cell: Cell) -> None:
         self._cell = cell
         self._ticking: list[asyncio.Task[None]] = []
-        self._later: set[asyncio.TimerHandle] = set()
+        self._later: WeakSet[asyncio.TimerHandle] = WeakSet()
+        """Those that the event loop still has: one that was cancelled is nobody's any more."""
+        self._is_over = False
 
     def start(self) -> None:
         """Begin with what the agent declares with ``@every``."""
@@ -59,18 +62,22 @@ class Timers:
             self._ticking.append(asyncio.create_task(self._tick(timer), name=name))
 
     def after(self, delay: float, message: Any) -> asyncio.TimerHandle:
-        """Deliver a message to the instance after so many seconds."""
+        """Deliver a message to the instance after so many seconds.
 
-        def due() -> None:
-            self._later.discard(handle)
-            self._cell.deliver_own(message)
-
-        handle = asyncio.get_running_loop().call_later(delay, due)
+        Raises:
+            UnhandledMessage: There is no handler for its type.
+        """
+        handler = self._cell.own_handler(message)
+        handle = asyncio.get_running_loop().call_later(delay, self._cell.deliver_own, message, handler)
         self._later.add(handle)
+        if self._is_over:
+            # The life that wanted it has ended, and it would come to the next one.
+            handle.cancel()
         return handle
 
     def stop(self) -> None:
-        """Remind of nothing more."""
+        """Remind of nothing more, nor of what is still asked for."""
+        self._is_over = True
         for task in self._ticking:
             task.cancel()
         for handle in self._later:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from pathlib import Path
 
 from attrs import field, frozen
+from attrs.converters import optional
 
 from slim_actors.errors import ConfigurationError
+from slim_actors.identity import to_path
 
 __all__ = ["Tls"]
-
-
-def _path(value: str | os.PathLike[str] | None) -> Path | None:
-    return None if value is None else Path(value).expanduser()
 
 
 @frozen
@@ -38,9 +35,9 @@ class Tls:
         Tls(ca=...Path('ca.crt'), ...)
     """
 
-    ca: Path | None = field(default=None, converter=_path)
-    cert: Path | None = field(default=None, converter=_path)
-    key: Path | None = field(default=None, converter=_path)
+    ca: Path | None = field(default=None, converter=optional(to_path))
+    cert: Path | None = field(default=None, converter=optional(to_path))
+    key: Path | None = field(default=None, converter=optional(to_path))
 
     def __attrs_post_init__(self) -> None:
         if (self.cert is None) != (self.key is None):

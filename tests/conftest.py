@@ -168,6 +168,15 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
 
 
 @pytest.fixture
+def stores(world: World, tmp_path: Path) -> Any:
+    """The `Stores` of that world."""
+    # Here, not at the top: what is there needs what is here.
+    from tests.storing import Stores
+
+    return Stores(world, tmp_path)
+
+
+@pytest.fixture
 async def runtime(world: World) -> Runtime:
     return await world.runtime()
 

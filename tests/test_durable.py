@@ -6,11 +6,11 @@ import asyncio
 import os
 import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from faults.durable import Plan, run
+from faults.durable import run
+from faults.stage import Stage
 from slim_actors import (
     Agent,
     Anycast,
@@ -29,51 +29,17 @@ from slim_actors import (
     handler,
     tables,
 )
+from slim_actors.locks import FileLocks
 from slim_actors.sqlite import SqliteStore
-from slim_actors.store import Parcel, Put
-from slim_actors.testing import MemoryStore, TestRuntime
+from slim_actors.store import OWNER, Parcel, Put
+from slim_actors.testing import TestRuntime
 from tests.agents_for_tests import Gate, Note, Wait, Worker
 from tests.conftest import Starter, World, eventually
-from tests.keeping import LEDGER, Add, Enter, Hand, Ledger, Pass, Read, Spoil
+from tests.keeping import LEDGER, Add, Enter, Hand, Ledger, Pass, Spoil
+from tests.storing import Stores, count, entries, raw, repeated, until_empty
 
 ROUTE = Anycast(LEDGER)
 SECOND = "test/ns/second"
-
-
-class Stores:
-    """The stores of one world, by name, as each life of a process finds them."""
-
-    def __init__(self, world: World, folder: Path) -> None:
-        self._memory: dict[str, MemoryStore] = {}
-        self._world = world
-        self._folder = folder
-
-    def __call__(self, name: str) -> SqliteStore:
-        if self._world.endpoint is None:
-            return self._memory.setdefault(name, MemoryStore())
-        return SqliteStore(self._folder / f"{name}.db")
-
-
-@pytest.fixture
-def stores(world: World, tmp_path: Path) -> Stores:
-    return Stores(world, tmp_path)
-
-
-def count(runtime: Runtime, table: str, where: str = "1") -> int:
-    """Count rows of the store of a runtime."""
-    assert runtime._outbox is not None
-    store = runtime._outbox.store
-    assert isinstance(store, SqliteStore)
-    ((found,),) = store._connection.execute(f"SELECT count(*) FROM {table} WHERE {where}")  # noqa: S608
-    return int(found)
-
-
-async def entries(runtime: Runtime, name: str = LEDGER) -> list[int]:
-    return await runtime.ask(Anycast(name), Read())
-
-
-async def until_empty(runtime: Runtime) -> None:
-    await eventually(lambda: count(runtime, "outbox", "cause IS NULL") == 0)
 
 
 async def test_a_durable_tell_is_handled_once_and_leaves_the_outbox(world: World, stores: Stores) -> None:
@@ -115,19 +81,13 @@ async def test_leaving_the_runtime_delivers_what_somebody_takes(world: World, st
     assert len(await entries(host)) == 100
 
 
-def repeated(store: str, number: int, message: Enter) -> dict[str, Any]:
-    return {"id": f"{store}:{number}", "durable": [store, number, 0]}
-
-
 async def test_a_repeated_one_is_not_handled_again_also_after_a_restart(world: World, stores: Stores) -> None:
     caller = await world.runtime()
     router = await caller._sender()
 
     async def deliver() -> None:
         expires = asyncio.get_running_loop().time() + 10
-        await router.relay(
-            ROUTE, "tests.keeping.Enter", raw({"number": 7}), expires, repeated("x", 5, Enter(7))
-        )
+        await router.relay(ROUTE, "tests.keeping.Enter", raw({"number": 7}), expires, repeated("x", 5))
 
     for _ in range(2):
         host = await world.runtime(store=stores("host"))
@@ -136,12 +96,6 @@ async def test_a_repeated_one_is_not_handled_again_also_after_a_restart(world: W
         await deliver()
         assert await entries(host) == [7]
         await host.stop()
-
-
-def raw(value: Any) -> Any:
-    import msgspec
-
-    return msgspec.Raw(msgspec.msgpack.encode(value))
 
 
 async def test_replicas_that_share_a_store_handle_it_once(world: World, stores: Stores) -> None:
@@ -161,7 +115,7 @@ async def test_replicas_that_share_a_store_handle_it_once(world: World, stores: 
     expires = asyncio.get_running_loop().time() + 20
 
     def deliver(to: int) -> asyncio.Task[None]:
-        work = router.relay(refs[to].route, "str", raw("a"), expires, repeated("x", 1, Enter(1)))
+        work = router.relay(refs[to].route, "str", raw("a"), expires, repeated("x", 1))
         return asyncio.create_task(work)
 
     first = deliver(0)
@@ -218,7 +172,7 @@ async def test_one_that_failed_is_not_run_again(world: World, stores: Stores) ->
                 "tests.keeping.Enter",
                 raw({"number": 7}),
                 asyncio.get_running_loop().time() + 10,
-                repeated("x", 5, Enter(7)),
+                repeated("x", 5),
             )
     assert runs == 1
 
@@ -381,8 +335,28 @@ async def test_stores_keep_what_was_put_in_order(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_300_durable_tells_survive_the_deaths_of_everybody(tmp_path: Path) -> None:
-    result = await run(Plan(messages=300, kills=3, seed=5, folder=tmp_path))
+async def test_the_locks_of_processes_that_were_killed_are_removed(tmp_path: Path) -> None:
+    file = tmp_path / "store.db"
+    locks = FileLocks(tmp_path / "store.db-locks", OWNER)
+    dead, alive = locks.hold(OWNER + "dead"), locks.hold(OWNER + "alive")
+    assert dead._descriptor is not None
+    os.close(dead._descriptor)
+    for path in (tmp_path / "store.db-locks").iterdir():
+        os.utime(path, (0, 0))
+    young = locks.hold(OWNER + "young")
+    assert young._descriptor is not None
+    os.close(young._descriptor)
+    store = SqliteStore(file)
+    await store.open()
+    await store.close()
+    assert [locks._path(OWNER + key).exists() for key in ("dead", "alive", "young")] == [False, True, True]
+    assert locks.is_held(OWNER + "alive")
+    alive.release()
+
+
+async def test_300_durable_tells_survive_the_deaths_of_everybody() -> None:
+    async with Stage(seed=5) as stage:
+        result = await run(stage, messages=300, kills=3)
     assert result.deaths == {"sender": 3, "receiver": 3, "node": 3}
     assert result.missing == []
     assert result.repeated == []

@@ -13,6 +13,7 @@ import pytest
 from slim_actors import Agent, Anycast, Busy, Context, Mailbox, Middleware, RemoteError, Runtime, Sending
 from tests.agents_for_tests import Fail, Gate, Note, Say, Wait, Worker
 from tests.conftest import World, eventually
+from tests.storing import Stores
 
 WORKER = Anycast("test/ns/worker")
 
@@ -147,6 +148,32 @@ async def test_every_message_that_came_to_a_mailbox_has_one_outcome_there(world:
         "Note(text='waits') NoneType",
     ]
     assert len(received) == 3
+
+
+async def test_what_sending_puts_into_the_context_of_a_durable_tell_travels_with_it(
+    world: World, stores: Stores, caplog: pytest.LogCaptureFixture
+) -> None:
+    steps: list[str] = []
+    handled = asyncio.Event()
+
+    class Mark(Middleware):
+        @contextmanager
+        def sending(self, sending: Sending) -> Iterator[None]:
+            sending.context["mark"] = f"{sending.verb} by {sending.sender.name}"
+            steps.append("begins")
+            yield
+            steps.append("ends")
+
+        def handling(self, ctx: Context, message: Any) -> None:
+            steps.append(ctx.context["mark"])
+            handled.set()
+
+    runtime = await world.runtime(middleware=[Mark()], store=stores("host"))
+    await runtime.spawn(Worker)
+    await runtime.tell(WORKER, Note("x"), durable=True)
+    await handled.wait()
+    assert steps == ["begins", "ends", "tell by slim-actors/local/runtime"]
+    assert not caplog.records
 
 
 async def test_running_is_held_while_the_runtime_is_open(world: World) -> None:

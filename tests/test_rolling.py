@@ -159,6 +159,49 @@ async def test_a_restart_that_never_gets_ready_gives_way_to_the_next(
     assert set(asked.versions) == {"number two"}
 
 
+STATEFUL = """
+import asyncio
+from slim_actors import Agent, State, handler
+from version import VERSION
+
+class Versioned(Agent, name="test/ns/versioned"):
+    total = State(int)
+
+    async def started(self, ctx):
+        if VERSION == "stuck":
+            print("stuck", flush=True)
+            await asyncio.Event().wait()
+
+    @handler
+    async def add(self, message: int) -> list:
+        self.total += message
+        return [VERSION, self.total]
+"""
+
+
+async def test_a_state_has_a_replica_again_when_two_restarts_come_to_nothing(
+    start: Starter, endpoint: str, folder: Path
+) -> None:
+    (folder / "versioned.py").write_text(STATEFUL)
+    agents = run(start, folder, endpoint, "--store", str(folder / "store.db"))
+    await until(agents, "^joined")
+    async with Runtime(endpoint) as caller:
+        assert await caller.ask(Anycast(NAME), 1) == ["one", 1]
+        (folder / "version.py").write_text("VERSION = 'stuck'\n")
+        first = start("restart", NAME)
+        # The old one has made room, and the new one never gets ready.
+        await until(agents, "^stuck")
+        (folder / "version.py").write_text("VERSION = \n")
+        second = start("restart", NAME)
+        assert await asyncio.to_thread(first.wait) == 1
+        assert await asyncio.to_thread(second.wait) == 2
+        assert re.search("error: Replica 1 is not replaced: .*does not parse", second.output), second.output
+        (folder / "version.py").write_text("VERSION = 'number two'\n")
+        await until(agents, "^restarted")
+        assert await caller.ask(Anycast(NAME), 1) == ["number two", 2]
+    assert agents.stop() == 0
+
+
 async def test_a_change_under_load_reloads_the_replicas_and_fails_no_ask(
     start: Starter, endpoint: str, folder: Path
 ) -> None:

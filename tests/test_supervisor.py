@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
+from slim_actors import Backoff, Restart
 from slim_actors.cli import app as command_line
 from slim_actors.exits import Exit
 from slim_actors.launch import Launched, launch
@@ -116,7 +117,7 @@ def test_a_replica_with_a_child_of_its_own_is_restarted_and_stopped(
 async def test_replicas_wait_for_a_node_that_is_away_however_long(
     start: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "_AWAY_PAUSE", 0.01)
+    monkeypatch.setattr(supervisor, "_AWAY", Backoff(0.01))
     pids: list[int] = []
 
     def counted() -> Launched:
@@ -197,7 +198,7 @@ async def test_a_process_that_cannot_be_started_leaves_nothing_open(monkeypatch:
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
     monkeypatch.setattr(subprocess, "Popen", fails)
-    monkeypatch.setattr(deaths, "_BACKOFF_MOST", 0.001)
+    monkeypatch.setattr(deaths, "_POLICY", Restart(limit=5, within=30.0, backoff=Backoff(0.001, 0.001)))
     before = len(list(Path("/dev/fd").iterdir()))
     one = Supervisor(
         Task(ECHO, -1), 1, Settings.find(endpoint=free_endpoint()).variables(), lambda event: None

@@ -38,6 +38,7 @@ from slim_actors.telemetry import Metering, Tracing
 from tests.agents_for_tests import Fail, Gate, Note, Relay, Say, Wait, Worker
 from tests.collector import Tree, tree
 from tests.conftest import World, eventually
+from tests.storing import Stores
 
 WORKER = Anycast("test/ns/worker")
 
@@ -274,6 +275,18 @@ async def test_a_tell_that_dies_says_so_in_its_trace(
         await eventually(lambda: "dead_letter test/ns/worker" in {span.name for span in spans.all})
     assert ("tell test/ns/worker", [("dead_letter test/ns/worker", [])]) in spans.tree
     assert spans.outcome("dead_letter test/ns/worker") == ("expired", "Expired", StatusCode.ERROR)
+
+
+async def test_a_durable_tell_is_in_the_trace_of_what_sent_it(
+    world: World, stores: Stores, spans: Spans
+) -> None:
+    runtime = await world.runtime(middleware=[spans.middleware], store=stores("host"))
+    await runtime.spawn(Worker)
+    with spans.tracer.start_as_current_span("request"):
+        await runtime.tell(WORKER, Note("x"), durable=True)
+    await eventually(lambda: any(span.name.startswith("handle") for span in spans.all))
+    told: Tree = ("tell test/ns/worker", [("handle test/ns/worker", [])])
+    assert spans.tree == [("request", [told])]
 
 
 async def test_a_trace_passes_through_an_agent_without_telemetry(world: World, spans: Spans) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections import deque
 
+from slim_actors.backoff import Backoff
 from slim_actors.exits import Exit
+from slim_actors.recovery import Intensity
 from slim_actors.replicas.events import ReplicaFailed
+from slim_actors.supervision import Restart
 
-__all__ = ["Deaths", "jittered"]
+__all__ = ["Deaths"]
 
-_RESTARTS, _WITHIN = 5, 30.0
-_BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 5.0
+_POLICY = Restart(limit=5, within=30.0, backoff=Backoff(0.1, 5.0))
 
 
 class Deaths:
@@ -24,7 +24,7 @@ class Deaths:
 
     def __init__(self, number: int) -> None:
         self._number = number
-        self._times: deque[float] = deque(maxlen=_RESTARTS + 1)
+        self._intensity = Intensity(_POLICY)
 
     def add(self, reason: str) -> float:
         """Count a death; give the seconds to wait before the next start.
@@ -32,18 +32,15 @@ class Deaths:
         Raises:
             ReplicaFailed: There were more than 5 within 30 s.
         """
-        now = asyncio.get_running_loop().time()
-        self._times.append(now)
-        if len(self._times) > _RESTARTS and now - self._times[0] < _WITHIN:
+        pause = self._intensity.pause(asyncio.get_running_loop().time())
+        if pause is None:
             raise ReplicaFailed(
-                f"Replica {self._number} ended {len(self._times)} times within {_WITHIN:.0f} s, "
+                f"Replica {self._number} ended {_POLICY.limit + 1} times within {_POLICY.within:.0f} s, "
                 f"last: {reason}. It is not started again.",
                 Exit.GAVE_UP,
             )
-        recent = sum(1 for time in self._times if now - time < _WITHIN)
-        return jittered(min(_BACKOFF_MOST, _BACKOFF_FIRST * 2.0**recent), 0.5, 1.0)
+        return pause
 
-
-def jittered(seconds: float, least: float, most: float) -> float:
-    """Give a random part of a pause, so that many do not come back at once."""
-    return seconds * random.uniform(least, most)  # noqa: S311 (jitter is no secret)
+    def began(self) -> None:
+        """Take note that the replica is ready: kept for 30 s, it begins with the first pause again."""
+        self._intensity.began(asyncio.get_running_loop().time())

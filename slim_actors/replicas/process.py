@@ -86,11 +86,12 @@ class Process:
     Args:
         number: Which replica it is.
         plan: What it is to do.
-        make_room: Waited for before it starts an agent with a state, which its predecessor has until then.
+        make_room: Called with it, and waited for, before it starts an agent with a state, which its
+            predecessor has until then.
     """
 
     def __init__(
-        self, number: int, plan: Plan, make_room: Callable[[], Awaitable[None]] | None = None
+        self, number: int, plan: Plan, make_room: Callable[[Process], Awaitable[None]] | None = None
     ) -> None:
         self.number = number
         self.address = ""
@@ -126,7 +127,8 @@ class Process:
 
     async def stop(self) -> End:
         """Let it drain and end; kill it if that takes longer than it may."""
-        self._signal(signal.SIGTERM)
+        if self._signalled is None:
+            self._signal(signal.SIGTERM)
         await asyncio.wait([self.ended], timeout=self._plan.task.drain + KILL_AFTER)
         if not self.ended.done():
             self._fate = self._fate or f"killed: it did not end within {self._plan.task.drain:g} s of drain"
@@ -208,7 +210,7 @@ class Process:
     async def _go(self, report: Report) -> None:
         await self._plan.loaded(report)
         if report.stateful and self._make_room is not None:
-            await self._make_room()
+            await self._make_room(self)
         self._tell(b"")
 
     async def _watch(self) -> None:

@@ -6,23 +6,24 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from attrs import define, field
 
+from slim_actors.backoff import Backoff
 from slim_actors.errors import SlimActorsError
 from slim_actors.exits import Exit
 from slim_actors.replica import Report, Task
-from slim_actors.replicas.deaths import Deaths, jittered
+from slim_actors.replicas.deaths import Deaths
 from slim_actors.replicas.events import Event, EventKind, ReplicaFailed
+from slim_actors.replicas.latest import Latest
 from slim_actors.replicas.memory import in_mebibytes, resident
 from slim_actors.replicas.process import End, Plan, Process, ReplicaLimits
 
 __all__ = ["ReplicaLimits", "Supervisor"]
 
-T = TypeVar("T")
-
-_AWAY_PAUSE = 2.0
+_AWAY = Backoff(2.0, 2.0, jitter=0.25)
+"""How long a replica is left alone that found no node."""
 _MEMORY_EVERY = 1.0
 
 
@@ -87,8 +88,8 @@ class Supervisor:
         self._over = asyncio.Event()
         self._failure: BaseException | None = None
         self._was_ready = False
-        self._replacements = _Latest("restart")
-        self._scalings = _Latest("scale")
+        self._replacements = Latest("restart")
+        self._scalings = Latest("scale")
 
     @property
     def replicas(self) -> list[Process]:
@@ -206,14 +207,21 @@ class Supervisor:
         old = slot.process
         has_room = False
 
-        async def make_room() -> None:
+        async def make_room(new: Process) -> None:
             nonlocal has_room
             has_room = True
             slot.keeper.cancel()
-            await self._retire(slot.process)
+            await self._vacate(new)
 
         new = self._launch(slot.number, make_room)
-        end = await self._ready(new)
+        try:
+            end = await self._ready(new)
+        except asyncio.CancelledError:
+            if has_room and slot.number in self._slots and not self.is_stopping:
+                # The old one drains, and who takes over may fail: nobody would be there, and none to come.
+                another = self._launch(slot.number, self._vacate)
+                self._open(slot.number, another, EventKind.RESTARTED)
+            raise
         if has_room and slot.number in self._slots:
             self._open(slot.number, new, EventKind.REPLACED, f"; {why}")
             if end is not None:
@@ -240,7 +248,12 @@ class Supervisor:
             process.kill()
             raise
 
-    def _launch(self, number: int, make_room: Callable[[], Awaitable[None]] | None = None) -> Process:
+    async def _vacate(self, new: Process) -> None:
+        """Retire whoever else is in the place of a new process."""
+        others = [one for one in self._live if one.number == new.number and one is not new]
+        await asyncio.gather(*(self._retire(one) for one in others))
+
+    def _launch(self, number: int, make_room: Callable[[Process], Awaitable[None]] | None = None) -> Process:
         process = Process(number, self._plan, make_room)
         self._live.add(process)
         process.ended.add_done_callback(lambda _: self._live.discard(process))
@@ -260,6 +273,7 @@ class Supervisor:
             process = slot.process
             if await process.ready():
                 self._was_ready = True
+                slot.deaths.began()
                 self._on_event(Event(kind, slot.number, process.address, f"pid {process.pid}{detail}"))
                 self.on_files()
             end = await asyncio.shield(process.ended)
@@ -286,7 +300,7 @@ class Supervisor:
         if not self._was_ready and failure.exit in (Exit.USAGE, Exit.NO_NODE, Exit.STORE):
             raise ReplicaFailed(failure.message, failure.exit)
         if failure.exit == Exit.NO_NODE:
-            return jittered(_AWAY_PAUSE, 0.75, 1.25)
+            return _AWAY.pause(0)
         return slot.deaths.add(end.cause)
 
     async def _retire(self, process: Process) -> None:
@@ -336,53 +350,6 @@ class Supervisor:
     def _fail(self, error: BaseException) -> None:
         self._failure = self._failure or error
         self.stop()
-
-
-class _Latest:
-    """Does one thing at a time; a newer one takes over from the one before.
-
-    Args:
-        what: What that is called.
-    """
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._task: asyncio.Task[Any] | None = None
-        self._is_over = False
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether something is under way."""
-        return self._task is not None and not self._task.done()
-
-    async def run(self, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Do it, whether or not whoever asked for it waits for the end.
-
-        Raises:
-            ReplicaFailed: A newer one has taken over, or all is over.
-        """
-        await self._cancel()
-        if self._is_over:
-            raise ReplicaFailed("The run is stopping.", Exit.FAILED)
-        task = asyncio.create_task(begin())
-        self._task = task
-        # Looked at, so that asyncio does not report it where nobody has waited for the end.
-        task.add_done_callback(lambda task: task.cancelled() or task.exception())
-        await asyncio.wait([task])
-        if task.cancelled():
-            why = "The run is stopping" if self._is_over else f"Another {self._what} has taken over"
-            raise ReplicaFailed(f"{why}.", Exit.FAILED)
-        return task.result()
-
-    async def close(self) -> None:
-        """Begin nothing more, and end what is under way."""
-        self._is_over = True
-        await self._cancel()
-
-    async def _cancel(self) -> None:
-        while self._task is not None and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait([self._task])
 
 
 def _failed(what: str, end: End) -> ReplicaFailed:
