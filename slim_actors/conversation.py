@@ -188,6 +188,9 @@ class Conversation:
         self.give_away(envelope)
         if envelope.inlet is not None:
             envelope.inlet.discard()
+        if envelope.outlet is not None:
+            # What it sent before its outcome goes out before that.
+            envelope.outlet.flush()
 
     def taken(self) -> None:
         """Count a message that no longer waits at the door; the caller gets credit for the next ones."""
@@ -213,25 +216,16 @@ class Conversation:
         assert outlet is not None, "what has none gets a reply"
         if envelope.handler is not None and not envelope.handler.streams and value is not None:
             # A handler that returns makes a stream of one.
-            self._send_item(envelope.id, outlet.count, value)
-            outlet.count += 1
-        return self.link.send(wire.End(envelope.id, outlet.count))
-
-    def _send_item(self, message_id: int, number: int, value: Any) -> None:
-        self.link.send(wire.Item(message_id, number, value))
+            outlet.send(value)
+        return outlet.end()
 
     def _grant(self, message_id: int, total: int) -> None:
         self.link.send(wire.Grant(message_id, total))
 
-    def _item(self, frame: wire.Item) -> None:
+    def _flowed(self, frame: wire.Item | wire.Items | wire.End) -> None:
         envelope = self._open.get(frame.id)
         if envelope is not None and envelope.inlet is not None:
-            envelope.inlet.item(frame.number, frame.body)
-
-    def _flow_ended(self, frame: wire.End) -> None:
-        envelope = self._open.get(frame.id)
-        if envelope is not None and envelope.inlet is not None:
-            envelope.inlet.end(frame.count)
+            envelope.inlet.take_in(frame)
 
     def _granted(self, frame: wire.Grant) -> None:
         envelope = self._open.get(frame.id)
@@ -326,11 +320,7 @@ class Conversation:
         # The id and not the frame is kept by what follows: its body may be large.
         message_id = frame.id
         if isinstance(frame, wire.Stream):
-            envelope.outlet = Outlet(
-                lambda number, value: self._send_item(message_id, number, value),
-                frame.granted,
-                self._patience,
-            )
+            envelope.outlet = Outlet(self.link, message_id, frame.granted, self._patience)
         if found.items_body is None:
             return found
         envelope.inlet = Inlet(
@@ -394,8 +384,9 @@ _TAKES: dict[type[wire.Frame], Callable[[Conversation, Any], None]] = {
     wire.Ask: Conversation._message,  # noqa: SLF001 (the table of the class itself)
     wire.Tell: Conversation._message,  # noqa: SLF001
     wire.Stream: Conversation._message,  # noqa: SLF001
-    wire.Item: Conversation._item,  # noqa: SLF001
-    wire.End: Conversation._flow_ended,  # noqa: SLF001
+    wire.Item: Conversation._flowed,  # noqa: SLF001
+    wire.Items: Conversation._flowed,  # noqa: SLF001
+    wire.End: Conversation._flowed,  # noqa: SLF001
     wire.Grant: Conversation._granted,  # noqa: SLF001
     wire.Cancel: Conversation._cancelled,  # noqa: SLF001
 }

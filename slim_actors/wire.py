@@ -34,6 +34,7 @@ __all__ = [
     "Hello",
     "Incoming",
     "Item",
+    "Items",
     "Leaving",
     "Part",
     "Ping",
@@ -46,6 +47,7 @@ __all__ = [
     "encode_frame",
     "is_ours",
     "join",
+    "split",
     "version_of",
 ]
 
@@ -160,6 +162,16 @@ class Item(_Frame, tag=11, frozen=True):
     body: Raw
 
 
+class Items(_Frame, tag=16, frozen=True):
+    """Items of a flow that follow each other: the same as an `Item` for each, for less."""
+
+    id: Id
+    number: Id
+    """That of the first."""
+    bodies: Raw
+    """A list of them. Raw, because a byte of it can become an object of fifty."""
+
+
 class End(_Frame, tag=12, frozen=True):
     """The flow is complete."""
 
@@ -205,6 +217,7 @@ Frame = (
     | Hello
     | Stream
     | Item
+    | Items
     | End
     | Grant
     | Leaving
@@ -212,6 +225,8 @@ Frame = (
 )
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=encode_hook)
+split = msgspec.msgpack.Decoder(list[Raw]).decode
+"""Give the values of an encoded list, each encoded."""
 
 _ONE = b"\x91"
 _ARRAY_16, _ARRAY_32 = 0xDC, 0xDD
@@ -278,8 +293,9 @@ def join(frames: Sequence[bytes]) -> bytes:
     return b"".join((head, *frames))
 
 
-def count_of(payload: bytes) -> int:
-    """Give how many frames a payload says that it has; 0 where it is no array."""
+def count_of(data: bytes | Raw) -> int:
+    """Give how many values an encoded list says that it has, a payload for one; 0 where it is no list."""
+    payload = memoryview(data)
     head = payload[0] if payload else 0
     if head == _ARRAY_32:
         return int.from_bytes(payload[1:5], "big")

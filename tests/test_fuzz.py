@@ -47,6 +47,7 @@ def seeds() -> list[bytes]:
         wire.End(9, 1),
         wire.Grant(9, 256),
         wire.Leaving(),
+        wire.Items(9, 1, [body, 2]),  # type: ignore[arg-type]
     ]
     return [wire.encode_frame(frame) for frame in frames]
 

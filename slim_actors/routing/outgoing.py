@@ -95,8 +95,9 @@ class Pending(Struct, eq=False):
         iterator = aiter(self.message.items)
         try:
             async for item in iterator:
-                await self.outlet.put(item)
-            send(wire.End(self.message.id, self.outlet.count))
+                if (turn := self.outlet.put(item)) is not None:
+                    await turn
+            self.outlet.end()
         except Exception as error:  # noqa: BLE001 (the user's own iterator: its error is the caller's)
             send(wire.Cancel(self.message.id))
             self.end(error=error)

@@ -207,7 +207,7 @@ class Peer:
                 message.replies, lambda total: self._grant(message.id, total), f"the stream of {self.address}"
             )
         if message.items is not None:
-            pending.outlet = Outlet(lambda number, value: self._send_item(message.id, number, value))
+            pending.outlet = Outlet(self._link, message.id)
         self._window.put(pending)
         self._deadlines.watch(message.expires)
         return pending
@@ -252,23 +252,14 @@ class Peer:
     def _grant(self, message_id: int, total: int) -> None:
         self._link.send(wire.Grant(message_id, total))
 
-    def _send_item(self, message_id: int, number: int, value: Any) -> None:
-        self._link.send(wire.Item(message_id, number, value))
-
     def _accepted(self, frame: wire.Accepted) -> None:
         for message_id in frame.ids:
             self._end(message_id)
 
-    def _item(self, frame: wire.Item) -> None:
+    def _flowed(self, frame: wire.Item | wire.Items | wire.End) -> None:
         pending = self._pending.get(frame.id)
         if pending is not None and pending.inlet is not None:
-            pending.inlet.item(frame.number, frame.body)
-            pending.end()
-
-    def _flow_ended(self, frame: wire.End) -> None:
-        pending = self._pending.get(frame.id)
-        if pending is not None and pending.inlet is not None:
-            pending.inlet.end(frame.count)
+            pending.inlet.take_in(frame)
             pending.end()
 
     def _granted(self, frame: wire.Grant) -> None:
@@ -332,8 +323,9 @@ class Peer:
 _TAKES: dict[type[wire.Frame], Callable[[Peer, Any], None]] = {
     wire.Accepted: Peer._accepted,  # noqa: SLF001 (the table of the class itself)
     wire.Error: Peer._failed,  # noqa: SLF001
-    wire.Item: Peer._item,  # noqa: SLF001
-    wire.End: Peer._flow_ended,  # noqa: SLF001
+    wire.Item: Peer._flowed,  # noqa: SLF001
+    wire.Items: Peer._flowed,  # noqa: SLF001
+    wire.End: Peer._flowed,  # noqa: SLF001
     wire.Grant: Peer._granted,  # noqa: SLF001
     wire.Credit: Peer._credited_more,  # noqa: SLF001
     wire.Leaving: Peer._left,  # noqa: SLF001

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
-from contextlib import AbstractContextManager, aclosing
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
@@ -112,22 +112,21 @@ class Router:
             errors[0].add_note(f"{len(results) - len(errors)} of {len(results)} messages were accepted.")
             raise errors[0]
 
+    @asynccontextmanager
     async def stream(
         self,
         route: Route | Pin,
         message: object,
         expires: float,
-        patience: float,
         context: dict[str, Any],
         items: AsyncIterable[Any] | None = None,
-    ) -> AsyncGenerator[Any, None]:
-        """See `Verbs.stream`; ``patience`` is how many seconds each item may take."""
+    ) -> AsyncIterator[Inlet]:
+        """Give the replies; see `Verbs.stream`."""
         call: Call[Any] = Call()
         outgoing = self._outgoing(wire.Stream, message, expires, context, items)
         with self._watched(call, route, message, outgoing):
-            async with aclosing(self._items(call, route, outgoing, patience)) as replies:
-                async for item in replies:
-                    yield item
+            async with self._flow(call, route, outgoing) as replies:
+                yield replies
 
     async def forward(
         self, route: Route, message: object, envelope: Envelope, context: dict[str, Any]
@@ -139,9 +138,10 @@ class Router:
         with self._watched(call, route, message, outgoing):
             if envelope.outlet is None:
                 return await self._deliver(call, route, outgoing)
-            async with aclosing(self._items(call, route, outgoing, float("inf"))) as replies:
+            async with self._flow(call, route, outgoing) as replies:
                 async for item in replies:
-                    await envelope.outlet.put(item)
+                    if (turn := envelope.outlet.put(item)) is not None:
+                        await turn
             return None
 
     async def relay(
@@ -243,9 +243,8 @@ class Router:
         work = self._routed(call, route, lambda peer: peer.deliver(message), Trials(message))
         return await self._within(message.expires, work, call)
 
-    async def _items(
-        self, call: Call[Any], route: Route | Pin, message: Outgoing, patience: float
-    ) -> AsyncGenerator[Any, None]:
+    @asynccontextmanager
+    async def _flow(self, call: Call[Any], route: Route | Pin, message: Outgoing) -> AsyncIterator[Inlet]:
         peers: list[AnyPeer] = []
 
         async def begin(peer: AnyPeer) -> Inlet:
@@ -257,12 +256,7 @@ class Router:
             message.expires, self._routed(call, route, begin, Trials(message)), call
         )
         try:
-            while True:
-                try:
-                    item = await inlet.next_within(patience)
-                except StopAsyncIteration:
-                    return
-                yield item
+            yield inlet
         finally:
             await peers[0].finish(message)
 
