@@ -29,7 +29,8 @@ _int_decoder = msgspec.msgpack.Decoder(int)
 
 _ONE_PART = b"\x91\x95\x0f"
 """How a payload with nothing but a part begins: whatever is in it, no list or map is built of it."""
-_KNOWN_TAGS = range(1, 17)
+_KNOWN_TAGS = range(1, 18)
+_SEVERAL = frozenset((wire.Items, wire.Tells))
 _UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
@@ -68,7 +69,7 @@ def decode_batch(payload: bytes, limits: Limits = _LIMITS) -> Batch:
         return _too_large(f"The payload has {len(payload)} bytes; one may have {limits.max_batch}.")
     count = wire.count_of(payload)
     if count > limits.max_frames:
-        return _too_large(f"The payload claims {count} frames; one may have {limits.max_frames}.")
+        return Batch((), (_too_many(count, limits),))
     many = len(payload) > _MANY_CONTAINERS and not payload.startswith(_ONE_PART)
     if many and not has_few_containers(payload, _MANY_CONTAINERS):
         batch = _salvage(payload, "it is no list of frames", limits)
@@ -90,13 +91,13 @@ def decode_joined(payload: bytearray, message_id: int, limits: Limits) -> Batch:
 
 
 def _within(batch: Batch, limits: Limits) -> Batch:
-    if any(type(frame) is wire.Items for frame in batch.frames):
+    if not _SEVERAL.isdisjoint(map(type, batch.frames)):
         problems = list(batch.problems)
         batch = Batch(_several(batch.frames, problems, limits), problems)
     # What is no deeper than it is long, and most is short, need not be looked into.
     least = min(limits.max_depth, limits.max_payload)
-    long = [frame for frame in batch.frames if len(getattr(frame, "body", b"")) > least]
-    problems = [problem for frame in long if (problem := _excess(frame, limits))]
+    long: list[Any] = [frame for frame in batch.frames if len(getattr(frame, "body", b"")) > least]
+    problems = [problem for frame in long if (problem := _excess_of(frame.id, frame.body, limits))]
     if not problems:
         return batch
     refused = {problem.id for problem in problems}
@@ -105,27 +106,37 @@ def _within(batch: Batch, limits: Limits) -> Batch:
 
 
 def _several(frames: Sequence[wire.Frame], problems: list[Problem], limits: Limits) -> Sequence[wire.Frame]:
-    """Look at the frames that hold several bodies each."""
+    """Look at the frames that hold several bodies each; one with a message too many is taken to pieces."""
+    count = sum(wire.count_of(frame.bodies) if type(frame) is wire.Tells else 1 for frame in frames)
+    if count > limits.max_frames:
+        problems.append(_too_many(count, limits))
+        return ()
     taken: list[wire.Frame] = []
     for frame in frames:
-        problem = _excess_of_many(frame, limits) if type(frame) is wire.Items else None
+        problem = None
+        if type(frame) is wire.Items or type(frame) is wire.Tells:
+            problem = _excess_of_many(frame, limits)
         if problem is None:
             taken.append(frame)
+        elif type(frame) is wire.Tells and wire.count_of(frame.bodies):
+            # So that each of the others among them is taken.
+            taken.extend(frame.each())
         else:
             problems.append(problem)
     return taken
+
+
+def _too_many(count: int, limits: Limits) -> Problem:
+    reason = f"The payload claims {count} frames; one may have {limits.max_frames}."
+    return Problem(0, reason, TooLarge.code)
 
 
 def _too_large(reason: str) -> Batch:
     return Batch((), (Problem(0, reason, TooLarge.code),))
 
 
-def _excess(frame: Any, limits: Limits) -> Problem | None:
-    """Tell what is too much about the body of a frame."""
-    return _excess_of(frame.id, frame.body, limits)
-
-
 def _excess_of(message_id: int, body: Raw, limits: Limits) -> Problem | None:
+    """Tell what is too much about the body of a frame."""
     if len(body) > body_room(limits.max_payload):
         return Problem(message_id, too_large(len(body), limits.max_payload), TooLarge.code)
     try:
@@ -135,7 +146,7 @@ def _excess_of(message_id: int, body: Raw, limits: Limits) -> Problem | None:
     return None
 
 
-def _excess_of_many(frame: wire.Items, limits: Limits) -> Problem | None:
+def _excess_of_many(frame: wire.Items | wire.Tells, limits: Limits) -> Problem | None:
     """Tell what is too much about several bodies in one frame."""
     if len(frame.bodies) > BATCH_BYTES or not wire.count_of(frame.bodies):
         return _unreadable(frame.id, "it holds no list of bodies, or too many bytes of them")

@@ -238,6 +238,13 @@ class Conversation:
         if envelope is not None:
             self._cell.cancel(envelope)
 
+    def _messages(self, frame: wire.Tells) -> None:
+        tells = frame.each()
+        for tell in tells:
+            self._message(tell)
+        if not tells:
+            self.problem(Problem(frame.id, "A frame cannot be read: it holds no messages."))
+
     def _message(self, frame: wire.Incoming) -> None:
         if self._is_over:
             return
@@ -384,6 +391,7 @@ _TAKES: dict[type[wire.Frame], Callable[[Conversation, Any], None]] = {
     wire.Ask: Conversation._message,  # noqa: SLF001 (the table of the class itself)
     wire.Tell: Conversation._message,  # noqa: SLF001
     wire.Stream: Conversation._message,  # noqa: SLF001
+    wire.Tells: Conversation._messages,  # noqa: SLF001
     wire.Item: Conversation._flowed,  # noqa: SLF001
     wire.Items: Conversation._flowed,  # noqa: SLF001
     wire.End: Conversation._flowed,  # noqa: SLF001

@@ -41,6 +41,7 @@ __all__ = [
     "Reply",
     "Stream",
     "Tell",
+    "Tells",
     "body_size",
     "count_of",
     "encode_body",
@@ -202,6 +203,28 @@ class Part(_Frame, tag=15, frozen=True):
     data: memoryview
 
 
+class Tells(_Frame, tag=17, frozen=True):
+    """Messages of one type that want to know only that they were accepted: the same as a `Tell` for each."""
+
+    id: Id
+    """That of the first; each has the next one."""
+    type: str
+    bodies: Raw
+    """A list of them; see `Items`."""
+    ttl: Seconds
+    context: dict[str, Any] | None = None
+
+    def each(self) -> list[Tell]:
+        """Give the messages one by one; none where there is no list of them."""
+        if not count_of(self.bodies):
+            return []
+        context = self.context or None
+        return [
+            Tell(number, self.type, body, self.ttl, context and dict(context))
+            for number, body in enumerate(split(self.bodies), self.id)
+        ]
+
+
 Incoming = Ask | Tell | Stream
 """What asks an agent to do something."""
 
@@ -222,6 +245,7 @@ Frame = (
     | Grant
     | Leaving
     | Part
+    | Tells
 )
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=encode_hook)

@@ -332,6 +332,21 @@ async def test_items_that_nobody_granted_end_their_flow(world: World) -> None:
     assert await (await scene.good_peer()).ask(TARGET, "hi") == "hi"
 
 
+@pytest.mark.parametrize(
+    ("bodies", "about", "code"),
+    [(3, 7, "malformed"), ([], 7, "malformed"), ({}, 7, "malformed"), ([1] * 20_000, 0, "too-large")],
+)
+async def test_tells_that_are_no_list_or_too_many_are_refused(
+    world: World, bodies: Any, about: int, code: str
+) -> None:
+    scene = await Scene.set(world)
+    hostile = await scene.hostile()
+    session = await hostile.open()
+    await hostile.send(session, wire.Tells(7, "str", msgspec.Raw(msgspec.msgpack.encode(bodies)), 5.0))
+    assert (await hostile.error(session, about)).code == code
+    assert await (await scene.good_peer()).ask(TARGET, "hi") == "hi"
+
+
 async def test_a_peer_gets_only_so_many_sessions(world: World, caplog: pytest.LogCaptureFixture) -> None:
     scene = await Scene.set(world, max_sessions=3)
     hostile = await scene.hostile()

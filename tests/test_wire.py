@@ -37,6 +37,9 @@ frames = st.one_of(
     st.builds(wire.Error, ids, st.text(), st.text(), st.none()),
     st.builds(wire.Accepted, st.lists(ids)),
     st.builds(wire.Items, ids, ids, st.lists(raws, min_size=1).map(listed)),
+    st.builds(
+        wire.Tells, ids, st.text(), st.lists(raws, min_size=1).map(listed), st.floats(0, 1e9), st.none()
+    ),
     st.builds(wire.Credit, ids),
     st.builds(wire.Cancel, ids),
     st.builds(wire.Ping),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from math import inf
 from typing import Any
+
+from msgspec import Raw
 
 from slim_actors import wire
 from slim_actors.batches import Problem
@@ -21,7 +23,7 @@ from slim_actors.errors import (
     TooLarge,
     from_wire,
 )
-from slim_actors.limits import Limits
+from slim_actors.limits import BATCH_BYTES, Limits
 from slim_actors.link import Link
 from slim_actors.messages import same_type
 from slim_actors.names import Address
@@ -52,7 +54,7 @@ class Peer:
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(self._expire)
         # Without encryption only what it says proves who answers: so nothing is sent before its hello.
-        self._window = Window(_FIRST_WINDOW if session.mls else 0, self._send)
+        self._window = Window(_FIRST_WINDOW if session.mls else 0, self._send, self._send_together)
         # The same that the window has: each message looks here.
         self._pending = self._window.pending
         self._idempotent: frozenset[str] = frozenset()
@@ -109,6 +111,30 @@ class Peer:
             return await pending.outcome
         finally:
             await self._finish(pending) if pending.pump is not None else self._end_of(pending)
+
+    @property
+    def max_payload(self) -> int:
+        """How many bytes one message may have."""
+        return self._link.max_payload
+
+    def tell(self, tells: Sequence[Pending]) -> None:
+        """Send tells of one chunk, together as far as there is room; `told` must follow each."""
+        if self.is_lost:
+            for tell in tells:
+                tell.end(error=self.lost(may_have_run=False))
+            return
+        self._deadlines.watch(tells[0].message.expires)
+        self._window.put_all(tells)
+
+    def told(self, tell: Pending) -> None:
+        """Give back the place of a tell that has ended; one that is late is cancelled at the replica."""
+        if tell.size > BATCH_BYTES:
+            self._link.forget(tell.message.id)
+        was_sent = self._window.remove(tell)
+        if self.is_leaving:
+            self._leave_if_done()
+        if was_sent and tell.is_late:
+            self._link.send(wire.Cancel(tell.message.id))
 
     async def stream(self, message: Outgoing) -> Inlet:
         """Send a message that wants a stream; give the replies once the first has come, or their end.
@@ -217,6 +243,12 @@ class Peer:
         if pending.outlet is not None:
             pending.pump = asyncio.create_task(pending.send_items(self._link.send))
         return size
+
+    def _send_together(self, tells: Sequence[Pending]) -> None:
+        first = tells[0].message
+        bodies = Raw(wire.join([tell.message.body for tell in tells]))
+        ttl = max(0.0, first.expires - self._loop.time())
+        self._link.send(wire.Tells(first.id, first.type, bodies, ttl, first.context or None))
 
     def _expire(self, now: float) -> float:
         """Fail what has no outcome at its deadline; give the next deadline."""
