@@ -10,7 +10,7 @@ from msgspec import Raw, Struct, structs
 
 from slim_actors import wire
 from slim_actors.errors import MalformedMessage, TooLarge
-from slim_actors.limits import Limits, body_room, too_large
+from slim_actors.limits import BATCH_BYTES, Limits, body_room, too_large
 from slim_actors.shape import Misshapen, check_shape, has_few_containers
 
 __all__ = ["Batch", "Problem", "decode_batch", "decode_joined"]
@@ -18,8 +18,8 @@ __all__ = ["Batch", "Problem", "decode_batch", "decode_joined"]
 _MOST_PROBLEMS = 16
 _MANY_CONTAINERS = 50_000
 """From here on a payload is looked at frame by frame before anything of it is built."""
-_FRAME_DEPTH = 2
-"""The lists and maps in which a body or a context stands."""
+_FRAME_DEPTH = 3
+"""The lists and maps in which a body or a context stands, one of several bodies included."""
 _LIMITS = Limits()
 
 _batch_decoder = msgspec.msgpack.Decoder(list[wire.Frame])
@@ -29,7 +29,8 @@ _int_decoder = msgspec.msgpack.Decoder(int)
 
 _ONE_PART = b"\x91\x95\x0f"
 """How a payload with nothing but a part begins: whatever is in it, no list or map is built of it."""
-_KNOWN_TAGS = range(1, 16)
+_KNOWN_TAGS = range(1, 18)
+_SEVERAL = frozenset((wire.Items, wire.Tells))
 _UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
@@ -68,7 +69,7 @@ def decode_batch(payload: bytes, limits: Limits = _LIMITS) -> Batch:
         return _too_large(f"The payload has {len(payload)} bytes; one may have {limits.max_batch}.")
     count = wire.count_of(payload)
     if count > limits.max_frames:
-        return _too_large(f"The payload claims {count} frames; one may have {limits.max_frames}.")
+        return Batch((), (_too_many(count, limits),))
     many = len(payload) > _MANY_CONTAINERS and not payload.startswith(_ONE_PART)
     if many and not has_few_containers(payload, _MANY_CONTAINERS):
         batch = _salvage(payload, "it is no list of frames", limits)
@@ -90,10 +91,13 @@ def decode_joined(payload: bytearray, message_id: int, limits: Limits) -> Batch:
 
 
 def _within(batch: Batch, limits: Limits) -> Batch:
+    if not _SEVERAL.isdisjoint(map(type, batch.frames)):
+        problems = list(batch.problems)
+        batch = Batch(_several(batch.frames, problems, limits), problems)
     # What is no deeper than it is long, and most is short, need not be looked into.
     least = min(limits.max_depth, limits.max_payload)
-    long = [frame for frame in batch.frames if len(getattr(frame, "body", b"")) > least]
-    problems = [problem for frame in long if (problem := _excess(frame, limits))]
+    long: list[Any] = [frame for frame in batch.frames if len(getattr(frame, "body", b"")) > least]
+    problems = [problem for frame in long if (problem := _excess_of(frame.id, frame.body, limits))]
     if not problems:
         return batch
     refused = {problem.id for problem in problems}
@@ -101,20 +105,56 @@ def _within(batch: Batch, limits: Limits) -> Batch:
     return Batch(frames, [*batch.problems, *problems])
 
 
+def _several(frames: Sequence[wire.Frame], problems: list[Problem], limits: Limits) -> Sequence[wire.Frame]:
+    """Look at the frames that hold several bodies each; one with a message too many is taken to pieces."""
+    count = sum(wire.count_of(frame.bodies) if type(frame) is wire.Tells else 1 for frame in frames)
+    if count > limits.max_frames:
+        problems.append(_too_many(count, limits))
+        return ()
+    taken: list[wire.Frame] = []
+    for frame in frames:
+        problem = None
+        if type(frame) is wire.Items or type(frame) is wire.Tells:
+            problem = _excess_of_many(frame, limits)
+        if problem is None:
+            taken.append(frame)
+        elif type(frame) is wire.Tells and wire.count_of(frame.bodies):
+            # So that each of the others among them is taken.
+            taken.extend(frame.each())
+        else:
+            problems.append(problem)
+    return taken
+
+
+def _too_many(count: int, limits: Limits) -> Problem:
+    reason = f"The payload claims {count} frames; one may have {limits.max_frames}."
+    return Problem(0, reason, TooLarge.code)
+
+
 def _too_large(reason: str) -> Batch:
     return Batch((), (Problem(0, reason, TooLarge.code),))
 
 
-def _excess(frame: Any, limits: Limits) -> Problem | None:
+def _excess_of(message_id: int, body: Raw, limits: Limits) -> Problem | None:
     """Tell what is too much about the body of a frame."""
-    body: Raw = frame.body
     if len(body) > body_room(limits.max_payload):
-        return Problem(frame.id, too_large(len(body), limits.max_payload), TooLarge.code)
+        return Problem(message_id, too_large(len(body), limits.max_payload), TooLarge.code)
     try:
         check_shape(memoryview(body), limits.max_depth)
     except Misshapen as error:
-        return Problem(frame.id, f"The message cannot be read: {error}.")
+        return Problem(message_id, f"The message cannot be read: {error}.")
     return None
+
+
+def _excess_of_many(frame: wire.Items | wire.Tells, limits: Limits) -> Problem | None:
+    """Tell what is too much about several bodies in one frame."""
+    if len(frame.bodies) > BATCH_BYTES or not wire.count_of(frame.bodies):
+        return _unreadable(frame.id, "it holds no list of bodies, or too many bytes of them")
+    least = min(limits.max_depth, limits.max_payload)
+    if len(frame.bodies) <= least:
+        return None
+    long = (body for body in wire.split(frame.bodies) if len(body) > least)
+    return next((problem for body in long if (problem := _excess_of(frame.id, body, limits))), None)
 
 
 def _salvage(payload: bytes | bytearray, reason: str, limits: Limits) -> Batch:

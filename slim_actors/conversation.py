@@ -188,6 +188,9 @@ class Conversation:
         self.give_away(envelope)
         if envelope.inlet is not None:
             envelope.inlet.discard()
+        if envelope.outlet is not None:
+            # What it sent before its outcome goes out before that.
+            envelope.outlet.flush()
 
     def taken(self) -> None:
         """Count a message that no longer waits at the door; the caller gets credit for the next ones."""
@@ -213,22 +216,13 @@ class Conversation:
         assert outlet is not None, "what has none gets a reply"
         if envelope.handler is not None and not envelope.handler.streams and value is not None:
             # A handler that returns makes a stream of one.
-            self._send_item(envelope.id, outlet.count, value)
-            outlet.count += 1
-        return self.link.send(wire.End(envelope.id, outlet.count))
+            outlet.send(value)
+        return outlet.end()
 
-    def _send_item(self, message_id: int, number: int, value: Any) -> None:
-        self.link.send(wire.Item(message_id, number, value))
-
-    def _item(self, frame: wire.Item) -> None:
+    def _flowed(self, frame: wire.Item | wire.Items | wire.End) -> None:
         envelope = self._open.get(frame.id)
         if envelope is not None and envelope.inlet is not None:
-            envelope.inlet.item(frame.number, frame.body)
-
-    def _flow_ended(self, frame: wire.End) -> None:
-        envelope = self._open.get(frame.id)
-        if envelope is not None and envelope.inlet is not None:
-            envelope.inlet.end(frame.count)
+            envelope.inlet.take_in(frame)
 
     def _granted(self, frame: wire.Grant) -> None:
         envelope = self._open.get(frame.id)
@@ -240,6 +234,13 @@ class Conversation:
         envelope = self._open.get(frame.id)
         if envelope is not None:
             self._cell.cancel(envelope)
+
+    def _messages(self, frame: wire.Tells) -> None:
+        tells = frame.each()
+        for tell in tells:
+            self._message(tell)
+        if not tells:
+            self.problem(Problem(frame.id, "A frame cannot be read: it holds no messages."))
 
     def _message(self, frame: wire.Incoming) -> None:
         if self._is_over:
@@ -323,11 +324,7 @@ class Conversation:
         # The id and not the frame is kept by what follows: its body may be large.
         message_id = frame.id
         if isinstance(frame, wire.Stream):
-            envelope.outlet = Outlet(
-                lambda number, value: self._send_item(message_id, number, value),
-                frame.granted,
-                self._patience,
-            )
+            envelope.outlet = Outlet(self.link, message_id, frame.granted, self._patience)
         if found.items_body is None:
             return found
         envelope.inlet = Inlet(
@@ -391,8 +388,10 @@ _TAKES: dict[type[wire.Frame], Callable[[Conversation, Any], None]] = {
     wire.Ask: Conversation._message,  # noqa: SLF001 (the table of the class itself)
     wire.Tell: Conversation._message,  # noqa: SLF001
     wire.Stream: Conversation._message,  # noqa: SLF001
-    wire.Item: Conversation._item,  # noqa: SLF001
-    wire.End: Conversation._flow_ended,  # noqa: SLF001
+    wire.Tells: Conversation._messages,  # noqa: SLF001
+    wire.Item: Conversation._flowed,  # noqa: SLF001
+    wire.Items: Conversation._flowed,  # noqa: SLF001
+    wire.End: Conversation._flowed,  # noqa: SLF001
     wire.Grant: Conversation._granted,  # noqa: SLF001
     wire.Cancel: Conversation._cancelled,  # noqa: SLF001
 }

@@ -160,7 +160,7 @@ class Link:
             if size > body_room(self.max_payload):
                 raise TooLarge(too_large(size, self.max_payload))
         # What begins a message keeps its place among those that do, however long one takes.
-        in_order = bool(self._long) and isinstance(frame, wire.Ask | wire.Tell | wire.Stream)
+        in_order = bool(self._long) and isinstance(frame, wire.Ask | wire.Tell | wire.Tells | wire.Stream)
         self.send_encoded(encoded, getattr(frame, "id", 0), in_order=in_order)
         return encoded
 

@@ -159,7 +159,7 @@ class Body:
         TypeError: The type is not one that msgspec can read.
     """
 
-    __slots__ = ("_decoder", "declared")
+    __slots__ = ("_all", "_decoder", "declared")
 
     def __init__(self, declared: Any) -> None:
         foreign = isinstance(msgspec.inspect.type_info(declared), msgspec.inspect.CustomType)
@@ -168,6 +168,7 @@ class Body:
         _check_fields(declared)
         self.declared = declared
         self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(declared, dec_hook=decode_hook)
+        self._all: msgspec.msgpack.Decoder[list[Any]] | None = None
 
     def read(self, raw: bytes | msgspec.Raw, what: str) -> Any:
         """Read a body.
@@ -183,6 +184,20 @@ class Body:
             raise MalformedMessage(f"{what} cannot be read: {error}.") from None
         except Exception as error:  # noqa: BLE001 (a validator or converter of the user's class raised it)
             raise MalformedMessage(f"{what} was refused with {type(error).__name__}: {error}.") from None
+
+    def read_all(self, raw: msgspec.Raw) -> list[Any]:
+        """Read a list of bodies, in one go.
+
+        Raises:
+            MalformedMessage: One of them is not of the declared type; read one by one, they show which.
+        """
+        if self._all is None:
+            # Not when it is declared: most are never read in lists.
+            self._all = msgspec.msgpack.Decoder(list[self.declared], dec_hook=decode_hook)  # type: ignore[name-defined]
+        try:
+            return self._all.decode(raw)
+        except Exception as error:  # noqa: BLE001 (as in `read`)
+            raise MalformedMessage(f"One of several cannot be read: {error}.") from None
 
 
 RAW = Body(msgspec.Raw)

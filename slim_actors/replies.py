@@ -7,9 +7,23 @@ from typing import Any, TypeVar
 
 from aiostream.core import BaseStream, Stream, Streamer, streamcontext
 
-__all__ = ["Replies"]
+__all__ = ["Replies", "Source"]
 
 T = TypeVar("T")
+
+
+class Source(AsyncIterable[T]):
+    """What replies come from: a request of its own for each iteration.
+
+    Args:
+        request: Makes it, as an async generator.
+    """
+
+    def __init__(self, request: Callable[[], AsyncIterator[T]]) -> None:
+        self._request = request
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self._request()
 
 
 class Replies(Stream[T]):
@@ -20,12 +34,9 @@ class Replies(Stream[T]):
     """
 
     def __aiter__(self) -> Any:
-        return self._closing()
-
-    async def _closing(self) -> AsyncIterator[T]:
-        async with self.stream() as items:
-            async for item in items:
-                yield item
+        source = next(self._generator)
+        # An async generator closes itself when its loop is left, so it costs no layer around each item.
+        return aiter(source) if isinstance(source, Source) else _closing(source)
 
     def stream(self) -> Streamer[T]:
         """Give a context for safe iteration, as every aiostream stream does."""
@@ -34,3 +45,9 @@ class Replies(Stream[T]):
     def __or__(self, operator: Callable[[BaseStream[T]], Any]) -> Any:
         piped: AsyncIterable[Any] = operator(self)
         return Replies(lambda: piped) if isinstance(piped, Stream) else piped
+
+
+async def _closing(source: AsyncIterable[T]) -> AsyncIterator[T]:
+    async with streamcontext(source) as items:
+        async for item in items:
+            yield item

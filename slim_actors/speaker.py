@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import aclosing
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +90,7 @@ class Speaker(ABC):
         items: AsyncIterable[Any] | None,
     ) -> Stream[Any]:
         # Here, not at the top: most programs have no streams, and need not load what makes them.
-        from slim_actors.replies import Replies
+        from slim_actors.replies import Replies, Source
 
         patience = DEFAULT_TIMEOUT if checked(timeout) is None else timeout
         assert patience is not None, "the default stands in for None"
@@ -99,13 +98,13 @@ class Speaker(ABC):
         async def run() -> AsyncIterator[Any]:
             expires = self._expires(patience)
             router = await sender_by(self._sender, expires)
-            async with aclosing(
-                router.stream(route, message, expires, patience, self._travelling(), items)
-            ) as replies:
-                async for reply in replies:
-                    yield reply
+            async with router.stream(route, message, expires, self._travelling(), items) as replies:
+                while await replies.more(patience):
+                    # No coroutine for each: they would cost more than all the rest of it.
+                    for reply in replies.ready():
+                        yield reply
 
-        return Replies(run)
+        return Replies(lambda: Source(run))
 
 
 async def sender_by(sender: Callable[[], Awaitable[Router]], expires: float) -> Router:

@@ -2,33 +2,43 @@
 
 The receiving end (`Inlet`) says how many items the sending end (`Outlet`) may have sent in all. It says so
 anew as items are taken out, so a slow reader holds the producer back and neither end's memory grows.
+
+The fast path: items that are made in one turn of the event loop go in one frame, and whoever takes the first
+of them reads them all in one go.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from math import inf
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import frozen
 from msgspec import Raw
 
-from slim_actors.errors import Expired, PeerLost
+from slim_actors import wire
+from slim_actors.errors import Expired, MalformedMessage, PeerLost
 from slim_actors.limits import no_account
 from slim_actors.messages import Body
 
 __all__ = ["ITEMS_AHEAD", "Inlet", "Outlet"]
 
-ITEMS_AHEAD = 256
+ITEMS_AHEAD = 1024
 """Items that may be on their way, or wait to be taken out."""
 FIRST_ITEMS = 8
 """Items that may be sent before it is known how large they are."""
 
 _BYTES_AHEAD = 8 * 1024 * 1024
 _GRANT_AFTER = 1.0
-_YIELD_AFTER = 64
+_TOGETHER = 256
+_BYTES_TOGETHER = 64 * 1024
+"""Items in one frame, which are made in a row; a larger one goes by itself."""
+_AT_A_STRETCH = 0.001
+"""Seconds after which items go out, however few, and other tasks have their turn."""
+_LOOK_EVERY = 16
+"""Items; the clock costs too much for each of them."""
 
 
 @frozen
@@ -66,7 +76,7 @@ class Inlet(AsyncIterator[Any]):
         grant: Tells the other end how many items it may send in all.
         what: Whose items they are, for messages to a person.
         patience: How long it waits for the next item.
-        hold: Counts the bytes of an item in, or, below 0, out; says whether there is room for them.
+        hold: Counts the bytes of items in, or, below 0, out; says whether there is room for them.
     """
 
     def __init__(
@@ -77,6 +87,7 @@ class Inlet(AsyncIterator[Any]):
         patience: Patience = _PATIENT,
         hold: Callable[[int], bool] = no_account,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._body = body
         self._grant = grant
         self._what = what
@@ -84,10 +95,14 @@ class Inlet(AsyncIterator[Any]):
         self._hold = hold
         self._largest = 0
         self._granted_at = 0.0
-        self._items: deque[Raw] = deque()
+        self._unread: deque[tuple[Raw, int]] = deque()
+        """Items as they came, each with 0, and lists of them, each with how many it has."""
+        self._values: deque[Any] = deque()
         self._arrived = 0
         self._taken = 0
         self._granted = FIRST_ITEMS
+        self._grant_at = 0
+        """How many items are taken when the next grant is due, if it is not earlier."""
         self._end: Exception | None = None
         self._waiting: asyncio.Future[None] | None = None
 
@@ -96,23 +111,49 @@ class Inlet(AsyncIterator[Any]):
         """Whether nothing more comes in."""
         return self._end is not None
 
-    def item(self, number: int, raw: Raw) -> None:
-        """Take an item in; one that came before is passed over, and a gap ends the flow."""
-        if self.is_over or number < self._arrived:
+    def take_in(self, frame: wire.Item | wire.Items | wire.End) -> None:
+        """Take in what comes; items that came before are passed over, and a gap ends the flow."""
+        if type(frame) is wire.Items:
+            self._items(frame.number, frame.bodies)
+        elif type(frame) is wire.Item:
+            self._item(frame.number, frame.body)
+        elif type(frame) is wire.End:
+            self.end(frame.count)
+
+    def _item(self, number: int, raw: Raw) -> None:
+        if number >= self._arrived:
+            self._add(number, raw, 0)
+
+    def _items(self, number: int, bodies: Raw) -> None:
+        count = wire.count_of(bodies)
+        if not 0 < count <= ITEMS_AHEAD:
+            # Before anything is made of them.
+            self.fail(PeerLost(f"{self._what} sends {count} items in one frame."))
+        elif number >= self._arrived:
+            self._add(number, bodies, count)
+        elif number + count > self._arrived:
+            for one, raw in enumerate(wire.split(bodies), number):
+                self._item(one, raw)
+
+    def _add(self, number: int, raw: Raw, count: int) -> None:
+        if self.is_over:
             return
+        size, more = len(raw), count or 1
         if number > self._arrived:
             self.fail(PeerLost(f"Items of {self._what} were lost on their way."))
             return
-        if number >= self._granted:
+        if number + more > self._granted:
             self.fail(PeerLost(f"{self._what} sends more items than it may."))
             return
-        if not self._hold(len(raw)):
+        if not self._hold(size):
             self.fail(PeerLost(f"{self._what} has more bytes of items waiting than it may."))
             return
-        self._arrived += 1
-        self._items.append(raw)
-        self._largest = max(self._largest, len(raw))
-        self._grant_more()
+        self._unread.append((raw, count))
+        self._arrived += more
+        if size > self._largest * more:
+            self._largest = -(-size // more)
+            # The first shows how many may come, and larger ones that fewer may.
+            self._grant_more()
         self._wake()
 
     def end(self, count: int) -> None:
@@ -129,75 +170,122 @@ class Inlet(AsyncIterator[Any]):
             self._wake()
 
     async def __anext__(self) -> Any:
-        while not self._items:
+        if not (self._values or self._unread or await self.more()):
+            raise StopAsyncIteration
+        return self._take()
+
+    async def more(self, seconds: float = inf) -> bool:
+        """Wait until there is an item to be taken; False at the end of the flow.
+
+        Raises:
+            Expired: None came within so many seconds.
+            Exception: The flow ended with it.
+        """
+        while not (self._values or self._unread):
+            if isinstance(self._end, StopAsyncIteration):
+                return False
             if self._end is not None:
                 raise self._end
-            self._waiting = asyncio.get_running_loop().create_future()
+            self._waiting = self._loop.create_future()
             try:
-                if not await self._patience.wait(self._waiting):
-                    self.fail(Expired(f"No item of {self._what} came, and others waited."))
+                async with asyncio.timeout(seconds if seconds < inf else None):
+                    if not await self._patience.wait(self._waiting):
+                        self.fail(Expired(f"No item of {self._what} came, and others waited."))
+            except TimeoutError:
+                raise Expired(f"No item of {self._what} came within {seconds:.3g} s.") from None
             finally:
                 self._waiting = None
-        raw = self._items.popleft()
-        self._hold(-len(raw))
-        value = self._body.read(raw, f"An item of {self._what}")
+        return True
+
+    def ready(self) -> Iterator[Any]:
+        """Give the items that are there, without a coroutine for each.
+
+        Raises:
+            MalformedMessage: One is not of the declared type.
+        """
+        while self._values or self._unread:
+            yield self._take()
+
+    def _take(self) -> Any:
+        if not self._values:
+            self._read()
         self._taken += 1
-        self._grant_more()
-        return value
+        # Only who was sent all that it may send is kept waiting by what is not granted yet.
+        if self._taken >= self._grant_at or self._arrived == self._granted:
+            self._grant_more()
+        return self._values.popleft()
+
+    def _read(self) -> None:
+        """Read what came next: one item, or a list of them in one go."""
+        raw, count = self._unread.popleft()
+        self._hold(-len(raw))
+        if not count:
+            self._values.append(self._body.read(raw, f"An item of {self._what}"))
+            return
+        try:
+            self._values.extend(self._body.read_all(raw))
+        except MalformedMessage:
+            # One by one, so that those before the wrong one are given.
+            one_by_one = wire.split(raw)
+            self._hold(sum(map(len, one_by_one)))
+            self._unread.extendleft((one, 0) for one in reversed(one_by_one))
+            self._read()
 
     def discard(self) -> None:
         """Forget what nobody will take out."""
         self.fail(PeerLost(f"{self._what} is over."))
-        while self._items:
-            self._hold(-len(self._items.popleft()))
+        self._values.clear()
+        while self._unread:
+            self._hold(-len(self._unread.popleft()[0]))
 
     def _grant_more(self) -> None:
         """Let more items be sent: fewer of large ones, and some from time to time to the patient as well."""
         if self.is_over:
             return
         ahead = max(1, min(ITEMS_AHEAD, _BYTES_AHEAD // max(1, self._largest)))
-        more, now = self._taken + ahead - self._granted, asyncio.get_running_loop().time()
-        if more >= max(1, ahead // 2) or (more > 0 and now - self._granted_at > _GRANT_AFTER):
+        more, half = self._taken + ahead - self._granted, max(1, ahead // 2)
+        if more >= half or (more > 0 and self._loop.time() - self._granted_at > _GRANT_AFTER):
             self._granted += more
-            self._granted_at = now
+            self._granted_at = self._loop.time()
             self._grant(self._granted)
-
-    async def next_within(self, seconds: float) -> Any:
-        """Give the next item.
-
-        Raises:
-            Expired: None came within so many seconds.
-            StopAsyncIteration: There are no more.
-        """
-        if self._items or self.is_over:
-            return await anext(self)
-        try:
-            async with asyncio.timeout(seconds):
-                return await anext(self)
-        except TimeoutError:
-            raise Expired(f"No item of {self._what} came within {seconds:.3g} s.") from None
+        self._grant_at = self._granted - ahead + half
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
 
+class Way(Protocol):
+    """Where a flow goes; see `Link`."""
+
+    max_payload: int
+
+    def send(self, frame: wire.Frame) -> bytes:
+        """Send a frame."""
+
+
 class Outlet:
     """The sending end.
 
     Args:
-        send: Sends an item with its number.
+        way: Where the items go.
+        message_id: Whose items they are.
         granted: How many items may be sent before the first grant.
         patience: How long it waits for the next grant.
     """
 
-    def __init__(
-        self, send: Callable[[int, Any], None], granted: int = 0, patience: Patience = _PATIENT
-    ) -> None:
-        self._send = send
+    def __init__(self, way: Way, message_id: int, granted: int = 0, patience: Patience = _PATIENT) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._way = way
+        self._id = message_id
         self._patience = patience
         self._granted = granted
         self._waiting: asyncio.Future[None] | None = None
+        self._bodies: list[bytes] = []
+        """The last items, which go out together: in the next turn of the event loop at the latest."""
+        self._size = 0
+        self._since = 0.0
+        """When the first of them was made."""
         self.count = 0
         """How many items have been sent."""
 
@@ -207,23 +295,72 @@ class Outlet:
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
-    async def put(self, value: Any) -> None:
-        """Send an item, as soon as the other end has room for it.
+    def put(self, value: Any) -> Awaitable[None] | None:
+        """Send an item, at once if the other end has room for it; give what is to be waited for, if anything.
+
+        A coroutine for each item would cost more than the item.
 
         Raises:
-            Expired: The other end has made no room for a long time, and others waited.
+            Expired: On waiting: the other end has made no room for a long time, and others waited.
             TooLarge: It has more bytes than one message may have.
             MalformedMessage: It holds something that has no form on the wire.
         """
+        if self.count >= self._granted:
+            return self._put_later(value)
+        # A producer that never waits must not keep the items from going out, nor others from their turn.
+        return asyncio.sleep(0) if self.send(value) else None
+
+    async def _put_later(self, value: Any) -> None:
         while self.count >= self._granted:
-            self._waiting = asyncio.get_running_loop().create_future()
+            self._waiting = self._loop.create_future()
             try:
                 if not await self._patience.wait(self._waiting):
                     raise Expired("Nobody took the items of this stream, and others waited.")
             finally:
                 self._waiting = None
-        self._send(self.count, value)
+        self.send(value)
+
+    def send(self, value: Any) -> bool:
+        """Send an item, whether there is room for it or not; tell whether it was the last of many."""
+        # Now, and not when they go out: the producer may go on to change it.
+        body = wire.encode_body(value)
+        size = len(body)
+        if size > _BYTES_TOGETHER or size > self._way.max_payload:
+            self.flush()
+            self._way.send(wire.Item(self._id, self.count, Raw(body)))
+            self.count += 1
+            return True
+        bodies = self._bodies
+        bodies.append(body)
+        self._size += size
         self.count += 1
-        if self.count % _YIELD_AFTER == 0:
-            # A producer that never waits must not keep the items from going out.
-            await asyncio.sleep(0)
+        together = len(bodies)
+        if together == 1:
+            self._loop.call_soon(self.flush)
+            self._since = self._loop.time()
+        elif (
+            together == _TOGETHER
+            or self._size >= _BYTES_TOGETHER
+            or (together % _LOOK_EVERY == 0 and self._loop.time() - self._since > _AT_A_STRETCH)
+        ):
+            self.flush()
+            return True
+        return False
+
+    def flush(self) -> None:
+        """Send what waits to be sent."""
+        bodies = self._bodies
+        if not bodies:
+            return
+        first = self.count - len(bodies)
+        if len(bodies) == 1:
+            frame: wire.Frame = wire.Item(self._id, first, Raw(bodies[0]))
+        else:
+            frame = wire.Items(self._id, first, Raw(wire.join(bodies)))
+        self._bodies, self._size = [], 0
+        self._way.send(frame)
+
+    def end(self) -> bytes:
+        """Send that there are no more, after all that waits; give that frame."""
+        self.flush()
+        return self._way.send(wire.End(self._id, self.count))

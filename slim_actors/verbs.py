@@ -185,7 +185,7 @@ class Verbs(Speaker):
         """Send a message that is answered with a stream of replies.
 
         Guarantee: items come in order, each once, or the stream ends with an error. A slow reader holds the
-        producer back (256 items ahead). Leaving the loop, by ``break``, an error or a cancellation, stops
+        producer back (1,024 items ahead). Leaving the loop, by ``break``, an error or a cancellation, stops
         the producer and runs its ``finally``. What is returned is an aiostream stream, so its operators
         apply; nothing is sent until it is iterated.
 

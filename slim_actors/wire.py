@@ -34,18 +34,21 @@ __all__ = [
     "Hello",
     "Incoming",
     "Item",
+    "Items",
     "Leaving",
     "Part",
     "Ping",
     "Reply",
     "Stream",
     "Tell",
+    "Tells",
     "body_size",
     "count_of",
     "encode_body",
     "encode_frame",
     "is_ours",
     "join",
+    "split",
     "version_of",
 ]
 
@@ -160,6 +163,16 @@ class Item(_Frame, tag=11, frozen=True):
     body: Raw
 
 
+class Items(_Frame, tag=16, frozen=True):
+    """Items of a flow that follow each other: the same as an `Item` for each, for less."""
+
+    id: Id
+    number: Id
+    """That of the first."""
+    bodies: Raw
+    """A list of them. Raw, because a byte of it can become an object of fifty."""
+
+
 class End(_Frame, tag=12, frozen=True):
     """The flow is complete."""
 
@@ -190,6 +203,28 @@ class Part(_Frame, tag=15, frozen=True):
     data: memoryview
 
 
+class Tells(_Frame, tag=17, frozen=True):
+    """Messages of one type that want to know only that they were accepted: the same as a `Tell` for each."""
+
+    id: Id
+    """That of the first; each has the next one."""
+    type: str
+    bodies: Raw
+    """A list of them; see `Items`."""
+    ttl: Seconds
+    context: dict[str, Any] | None = None
+
+    def each(self) -> list[Tell]:
+        """Give the messages one by one; none where there is no list of them."""
+        if not count_of(self.bodies):
+            return []
+        context = self.context or None
+        return [
+            Tell(number, self.type, body, self.ttl, context and dict(context))
+            for number, body in enumerate(split(self.bodies), self.id)
+        ]
+
+
 Incoming = Ask | Tell | Stream
 """What asks an agent to do something."""
 
@@ -205,13 +240,17 @@ Frame = (
     | Hello
     | Stream
     | Item
+    | Items
     | End
     | Grant
     | Leaving
     | Part
+    | Tells
 )
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=encode_hook)
+split = msgspec.msgpack.Decoder(list[Raw]).decode
+"""Give the values of an encoded list, each encoded."""
 
 _ONE = b"\x91"
 _ARRAY_16, _ARRAY_32 = 0xDC, 0xDD
@@ -278,8 +317,9 @@ def join(frames: Sequence[bytes]) -> bytes:
     return b"".join((head, *frames))
 
 
-def count_of(payload: bytes) -> int:
-    """Give how many frames a payload says that it has; 0 where it is no array."""
+def count_of(data: bytes | Raw) -> int:
+    """Give how many values an encoded list says that it has, a payload for one; 0 where it is no list."""
+    payload = memoryview(data)
     head = payload[0] if payload else 0
     if head == _ARRAY_32:
         return int.from_bytes(payload[1:5], "big")

@@ -155,9 +155,11 @@ class Workers:
     @staticmethod
     async def _stream(called: AsyncGenerator[Any], envelope: Envelope) -> None:
         assert envelope.outlet is not None, "who does not want a stream is refused at the door"
+        put = envelope.outlet.put
         async with aclosing(called) as items:
             async for item in items:
-                await envelope.outlet.put(item)
+                if (turn := put(item)) is not None:
+                    await turn
 
     async def _forward(self, envelope: Envelope, ctx: Context, forward: Forward) -> None:
         """Let another agent answer; the worker is free for the next message meanwhile."""

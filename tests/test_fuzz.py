@@ -47,6 +47,8 @@ def seeds() -> list[bytes]:
         wire.End(9, 1),
         wire.Grant(9, 256),
         wire.Leaving(),
+        wire.Items(9, 1, [body, 2]),  # type: ignore[arg-type]
+        wire.Tells(10, "Declared", [body, 2], 5.0),  # type: ignore[arg-type]
     ]
     return [wire.encode_frame(frame) for frame in frames]
 

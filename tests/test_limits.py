@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -320,6 +321,29 @@ async def test_items_that_nobody_granted_end_their_flow(world: World) -> None:
     await hostile.send(session, *(wire.Item(1, number, msgspec.Raw(b"\x01")) for number in range(2000)))
     error = await hostile.error(session, 1)
     assert "sends more items than it may" in error.message
+    for number, count in ((2, 200_000), (3, 9)):
+        await hostile.send(
+            session,
+            msgspec.msgpack.encode([1, number, "test_limits.Sum", {}, ENDLESS, None, True]),
+            wire.Items(number, 0, msgspec.Raw(msgspec.msgpack.encode([1] * count))),
+        )
+        error = await hostile.error(session, number)
+        assert re.search("sends more items than it may|items in one frame", error.message)
+    assert await (await scene.good_peer()).ask(TARGET, "hi") == "hi"
+
+
+@pytest.mark.parametrize(
+    ("bodies", "about", "code"),
+    [(3, 7, "malformed"), ([], 7, "malformed"), ({}, 7, "malformed"), ([1] * 20_000, 0, "too-large")],
+)
+async def test_tells_that_are_no_list_or_too_many_are_refused(
+    world: World, bodies: Any, about: int, code: str
+) -> None:
+    scene = await Scene.set(world)
+    hostile = await scene.hostile()
+    session = await hostile.open()
+    await hostile.send(session, wire.Tells(7, "str", msgspec.Raw(msgspec.msgpack.encode(bodies)), 5.0))
+    assert (await hostile.error(session, about)).code == code
     assert await (await scene.good_peer()).ask(TARGET, "hi") == "hi"
 
 

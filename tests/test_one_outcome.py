@@ -18,7 +18,9 @@ from slim_actors import (
     Anycast,
     Backoff,
     Call,
+    DeadLetter,
     DeliveryError,
+    Middleware,
     NodeUnreachable,
     RemoteError,
     Request,
@@ -65,6 +67,25 @@ class Sent:
     cancelled: bool = False
 
 
+@define(eq=False)
+class SentMany:
+    """What the model knows of messages that were told at once."""
+
+    works: list[Work]
+    task: asyncio.Task[None]
+    cancelled: bool = False
+
+
+class Letters(Middleware):
+    """Counts the dead letters, also those beyond what is kept of them."""
+
+    def __init__(self) -> None:
+        self.count: Counter[int] = Counter()
+
+    def dead_letter(self, letter: DeadLetter) -> None:
+        self.count[letter.message.key] += 1
+
+
 class Journal(Agent, name=NAME):
     """Writes down what it does, in a book that outlives it."""
 
@@ -96,6 +117,8 @@ class OneOutcome(RuleBasedStateMachine):
         self.begun: Counter[int] = Counter()
         self.ended: Counter[int] = Counter()
         self.sent: list[Sent] = []
+        self.many: list[SentMany] = []
+        self.letters = Letters()
         self.replicas: list[Ref] = []
         self.killed = False
 
@@ -107,7 +130,7 @@ class OneOutcome(RuleBasedStateMachine):
         async def begin() -> None:
             self.clock = VirtualClock().__enter__()
             self.network = MemoryNetwork(seed)
-            self.host = await TestRuntime(network=self.network).__aenter__()
+            self.host = await TestRuntime(network=self.network, middleware=[self.letters]).__aenter__()
             self.caller = await TestRuntime(network=self.network).__aenter__()
             for _ in range(2):
                 self.replicas.append(await self.host.spawn(lambda: Journal(self.begun, self.ended)))
@@ -141,6 +164,31 @@ class OneOutcome(RuleBasedStateMachine):
             await asyncio.sleep(0)
 
         self.run(send())
+
+    @rule(
+        anycast=st.booleans(),
+        takes=st.sampled_from([0.0, 0.0, 0.1, 60.0]),
+        fails=st.sampled_from(["", "", "resume", "restart"]),
+        timeout=st.sampled_from([0.05, 1.0, 10.0, 30.0]),
+        count=st.sampled_from([1, 2, 7, 300, 1500]),
+    )
+    def send_many(self, anycast: bool, takes: float, fails: Fate, timeout: float, count: int) -> None:
+        async def send() -> None:
+            first = 1_000_000 * (len(self.many) + 1)
+            # The first of them does it all, so that the others show what that does to them.
+            works = [Work(first, takes, fails), *(Work(first + one, 0.0, "") for one in range(1, count))]
+            route = Anycast(NAME) if anycast else Unicast(NAME)
+            call = self.caller.tell_many(route, works, timeout=timeout)
+            self.many.append(SentMany(works, asyncio.create_task(call)))
+            await asyncio.sleep(0)
+
+        self.run(send())
+
+    @precondition(lambda self: self.many)
+    @rule(data=st.data())
+    def cancel_many(self, data: st.DataObject) -> None:
+        sent = data.draw(st.sampled_from(self.many))
+        sent.cancelled = sent.task.cancel() or sent.cancelled
 
     @rule(seconds=st.sampled_from([0.0, 0.001, 0.5, 3.0, 12.0]))
     def let_time_pass(self, seconds: float) -> None:
@@ -213,10 +261,13 @@ class OneOutcome(RuleBasedStateMachine):
             self.network.restore()
         # Longer than any deadline: nothing may still be waiting after it.
         await asyncio.sleep(120)
-        assert all(sent.task.done() for sent in self.sent), "a message has no outcome"
-        letters = Counter(letter.message.key for letter in self.host.dead_letters)
+        tasks = [*(sent.task for sent in self.sent), *(many.task for many in self.many)]
+        assert all(task.done() for task in tasks), "a message has no outcome"
+        letters = self.letters.count
         for sent in self.sent:
             self.check(sent, letters)
+        for many in self.many:
+            self.check_many(many, letters)
         await self.caller.stop()
         await self.host.stop()
         left = asyncio.all_tasks() - {asyncio.current_task()}
@@ -251,6 +302,25 @@ class OneOutcome(RuleBasedStateMachine):
         else:
             assert isinstance(error, DeliveryError), f"not an outcome: {error!r}"
             assert error.may_have_run or self.begun[key] == 0, "what may not have run has run"
+
+    def check_many(self, sent: SentMany, letters: Counter[int]) -> None:
+        keys = [work.key for work in sent.works]
+        failing = {work.key for work in sent.works if work.fails}
+        assert all(self.begun[key] <= 1 for key in keys), "a handler ran twice for one message"
+        if sent.task.cancelled():
+            assert sent.cancelled, "messages were cancelled by nobody"
+            return
+        error = sent.task.exception()
+        ends = [(self.ended[key] == 1 and key not in failing) + letters[key] for key in keys]
+        assert max(ends) <= 1
+        accepted = len(keys)
+        if error is not None:
+            assert isinstance(error, DeliveryError | NodeUnreachable), f"not an outcome: {error!r}"
+            (note,) = error.__notes__ if hasattr(error, "__notes__") else [f"0 of {accepted} "]
+            assert f" of {accepted} " in note
+            accepted = int(note.partition(" ")[0])
+            assert accepted < len(keys)
+        assert accepted <= sum(ends) or self.killed
 
 
 TestOneOutcome = OneOutcome.TestCase

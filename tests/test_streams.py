@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 from aiostream import pipe, stream
 from attrs import frozen
+from msgspec import Raw
 
 from slim_actors import (
     Agent,
@@ -25,8 +27,10 @@ from slim_actors import (
     UnhandledMessage,
     Unicast,
     handler,
+    wire,
 )
-from slim_actors.streams import ITEMS_AHEAD
+from slim_actors.messages import Body
+from slim_actors.streams import ITEMS_AHEAD, Inlet
 from slim_actors.testing import TestRuntime
 from tests.conftest import World, eventually
 
@@ -39,6 +43,16 @@ class Count(StreamRequest[int]):
 @frozen
 class Wrong(StreamRequest[str]):
     pass
+
+
+@frozen
+class WrongAmongMany(StreamRequest[int]):
+    at: int
+
+
+@frozen
+class Growing(StreamRequest[list[int]]):
+    times: int
 
 
 @frozen
@@ -88,6 +102,18 @@ class Counter(Agent, name="test/ns/counter"):
     @handler
     async def wrong(self, message: Wrong) -> AsyncIterator[int]:
         yield 1
+
+    @handler
+    async def wrong_among_many(self, message: WrongAmongMany) -> AsyncIterator[int | str]:
+        for number in range(40):
+            yield "no number" if number == message.at else number
+
+    @handler
+    async def growing(self, message: Growing) -> AsyncIterator[list[int]]:
+        numbers: list[int] = []
+        for number in range(message.times):
+            numbers.append(number)
+            yield numbers
 
     @handler
     async def never(self, message: float) -> AsyncIterator[int]:
@@ -214,6 +240,51 @@ async def test_an_item_of_another_type_than_declared_is_an_error(runtime: Runtim
     with pytest.raises(MalformedMessage, match=r"An item of .*Expected `str`, got `int`"):
         async for _ in runtime.stream(COUNTER, Wrong()):
             pass
+
+
+async def test_the_items_before_a_wrong_one_are_given(runtime: Runtime, counter: Counter) -> None:
+    got = []
+    with pytest.raises(MalformedMessage, match="Expected `int`, got `str`"):
+        async for item in runtime.stream(COUNTER, WrongAmongMany(30)):
+            got.append(item)
+    assert got == list(range(30))
+
+
+async def test_an_item_is_sent_as_it_was_when_it_was_yielded(runtime: Runtime, counter: Counter) -> None:
+    lists = [item async for item in runtime.stream(COUNTER, Growing(20))]
+    assert lists == [list(range(length)) for length in range(1, 21)]
+
+
+def bodies(*numbers: int) -> Raw:
+    return Raw(msgspec.msgpack.encode(numbers))
+
+
+async def test_items_that_come_again_are_passed_over_and_a_gap_ends_the_flow() -> None:
+    inlet = Inlet(Body(int), lambda _: None, "somebody")
+    inlet.take_in(wire.Items(1, 0, bodies(0, 1, 2)))
+    inlet.take_in(wire.Item(1, 2, Raw(b"\x02")))
+    inlet.take_in(wire.Items(1, 1, bodies(1, 2, 3, 4)))
+    inlet.take_in(wire.Items(1, 0, bodies(0, 1)))
+    inlet.take_in(wire.Items(1, 6, bodies(6, 7)))
+    got = []
+    with pytest.raises(PeerLost, match="were lost on their way"):
+        async for item in inlet:
+            got.append(item)
+    assert got == [0, 1, 2, 3, 4]
+
+
+async def test_more_items_are_granted_as_they_are_taken_and_not_as_they_come() -> None:
+    grants: list[int] = []
+    inlet = Inlet(Body(int), grants.append, "somebody")
+    inlet.take_in(wire.Items(1, 0, bodies(*range(8))))
+    assert grants == [ITEMS_AHEAD]
+    inlet.take_in(wire.Items(1, 8, bodies(*range(8, ITEMS_AHEAD))))
+    assert grants == [ITEMS_AHEAD]
+    for _ in range(ITEMS_AHEAD // 2 - 1):
+        await anext(inlet)
+    assert grants == [ITEMS_AHEAD]
+    await anext(inlet)
+    assert grants == [ITEMS_AHEAD, ITEMS_AHEAD * 3 // 2]
 
 
 async def test_an_item_that_does_not_come_expires_the_stream(runtime: Runtime, counter: Counter) -> None:

@@ -24,17 +24,34 @@ plain = st.recursive(
     max_leaves=8,
 )
 raws = plain.map(lambda value: msgspec.Raw(msgspec.msgpack.encode(value)))
+
+
+def listed(bodies: list[msgspec.Raw]) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.msgpack.encode(bodies))
+
+
 frames = st.one_of(
     st.builds(wire.Ask, ids, st.text(), raws, st.floats(0, 1e9), st.none()),
     st.builds(wire.Tell, ids, st.text(), raws, st.floats(0, 1e9), st.none()),
     st.builds(wire.Reply, ids, raws),
     st.builds(wire.Error, ids, st.text(), st.text(), st.none()),
     st.builds(wire.Accepted, st.lists(ids)),
+    st.builds(wire.Items, ids, ids, st.lists(raws, min_size=1).map(listed)),
+    st.builds(
+        wire.Tells, ids, st.text(), st.lists(raws, min_size=1).map(listed), st.floats(0, 1e9), st.none()
+    ),
     st.builds(wire.Credit, ids),
     st.builds(wire.Cancel, ids),
     st.builds(wire.Ping),
     st.builds(wire.Hello, st.just(1), ids, st.lists(st.text())),
 )
+
+
+def deep(levels: int) -> Any:
+    value: Any = []
+    for _ in range(levels):
+        value = [value]
+    return value
 
 
 @given(st.lists(frames, max_size=40))
@@ -49,6 +66,14 @@ def test_a_batch_of_any_size_has_the_right_head(count: int) -> None:
     payload = wire.join([wire.encode_frame(wire.Ping())] * count)
     limits = Limits(max_frames=100_000)
     assert len(decode_batch(payload, limits).frames) == count
+
+
+@pytest.mark.parametrize("bodies", [3, {}, [], [b"x" * 300_000], ["x" * 2000], [deep(101)], [0, deep(101)]])
+def test_items_that_are_no_list_or_too_much_are_one_problem(bodies: Any) -> None:
+    data = msgspec.msgpack.encode([[16, 7, 0, bodies], [16, 8, 0, ["x" * 100]]])
+    read = decode_batch(data, Limits(max_payload=1000))
+    assert [frame.id for frame in read.frames if isinstance(frame, wire.Items)] == [8]
+    assert [problem.id for problem in read.problems] == [7]
 
 
 @given(st.binary(max_size=300))

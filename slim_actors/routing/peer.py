@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from math import inf
 from typing import Any
+
+from msgspec import Raw
 
 from slim_actors import wire
 from slim_actors.batches import Problem
@@ -21,7 +23,7 @@ from slim_actors.errors import (
     TooLarge,
     from_wire,
 )
-from slim_actors.limits import Limits
+from slim_actors.limits import BATCH_BYTES, Limits
 from slim_actors.link import Link
 from slim_actors.messages import same_type
 from slim_actors.names import Address
@@ -52,7 +54,7 @@ class Peer:
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(self._expire)
         # Without encryption only what it says proves who answers: so nothing is sent before its hello.
-        self._window = Window(_FIRST_WINDOW if session.mls else 0, self._send)
+        self._window = Window(_FIRST_WINDOW if session.mls else 0, self._send, self._send_together)
         # The same that the window has: each message looks here.
         self._pending = self._window.pending
         self._idempotent: frozenset[str] = frozenset()
@@ -109,6 +111,30 @@ class Peer:
             return await pending.outcome
         finally:
             await self._finish(pending) if pending.pump is not None else self._end_of(pending)
+
+    @property
+    def max_payload(self) -> int:
+        """How many bytes one message may have."""
+        return self._link.max_payload
+
+    def tell(self, tells: Sequence[Pending]) -> None:
+        """Send tells of one chunk, together as far as there is room; `told` must follow each."""
+        if self.is_lost:
+            for tell in tells:
+                tell.end(error=self.lost(may_have_run=False))
+            return
+        self._deadlines.watch(tells[0].message.expires)
+        self._window.put_all(tells)
+
+    def told(self, tell: Pending) -> None:
+        """Give back the place of a tell that has ended; one that is late is cancelled at the replica."""
+        if tell.size > BATCH_BYTES:
+            self._link.forget(tell.message.id)
+        was_sent = self._window.remove(tell)
+        if self.is_leaving:
+            self._leave_if_done()
+        if was_sent and tell.is_late:
+            self._link.send(wire.Cancel(tell.message.id))
 
     async def stream(self, message: Outgoing) -> Inlet:
         """Send a message that wants a stream; give the replies once the first has come, or their end.
@@ -207,7 +233,7 @@ class Peer:
                 message.replies, lambda total: self._grant(message.id, total), f"the stream of {self.address}"
             )
         if message.items is not None:
-            pending.outlet = Outlet(lambda number, value: self._send_item(message.id, number, value))
+            pending.outlet = Outlet(self._link, message.id)
         self._window.put(pending)
         self._deadlines.watch(message.expires)
         return pending
@@ -217,6 +243,12 @@ class Peer:
         if pending.outlet is not None:
             pending.pump = asyncio.create_task(pending.send_items(self._link.send))
         return size
+
+    def _send_together(self, tells: Sequence[Pending]) -> None:
+        first = tells[0].message
+        bodies = Raw(wire.join([tell.message.body for tell in tells]))
+        ttl = max(0.0, first.expires - self._loop.time())
+        self._link.send(wire.Tells(first.id, first.type, bodies, ttl, first.context or None))
 
     def _expire(self, now: float) -> float:
         """Fail what has no outcome at its deadline; give the next deadline."""
@@ -252,23 +284,14 @@ class Peer:
     def _grant(self, message_id: int, total: int) -> None:
         self._link.send(wire.Grant(message_id, total))
 
-    def _send_item(self, message_id: int, number: int, value: Any) -> None:
-        self._link.send(wire.Item(message_id, number, value))
-
     def _accepted(self, frame: wire.Accepted) -> None:
         for message_id in frame.ids:
             self._end(message_id)
 
-    def _item(self, frame: wire.Item) -> None:
+    def _flowed(self, frame: wire.Item | wire.Items | wire.End) -> None:
         pending = self._pending.get(frame.id)
         if pending is not None and pending.inlet is not None:
-            pending.inlet.item(frame.number, frame.body)
-            pending.end()
-
-    def _flow_ended(self, frame: wire.End) -> None:
-        pending = self._pending.get(frame.id)
-        if pending is not None and pending.inlet is not None:
-            pending.inlet.end(frame.count)
+            pending.inlet.take_in(frame)
             pending.end()
 
     def _granted(self, frame: wire.Grant) -> None:
@@ -332,8 +355,9 @@ class Peer:
 _TAKES: dict[type[wire.Frame], Callable[[Peer, Any], None]] = {
     wire.Accepted: Peer._accepted,  # noqa: SLF001 (the table of the class itself)
     wire.Error: Peer._failed,  # noqa: SLF001
-    wire.Item: Peer._item,  # noqa: SLF001
-    wire.End: Peer._flow_ended,  # noqa: SLF001
+    wire.Item: Peer._flowed,  # noqa: SLF001
+    wire.Items: Peer._flowed,  # noqa: SLF001
+    wire.End: Peer._flowed,  # noqa: SLF001
     wire.Grant: Peer._granted,  # noqa: SLF001
     wire.Credit: Peer._credited_more,  # noqa: SLF001
     wire.Leaving: Peer._left,  # noqa: SLF001

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from copy import copy
 
+from slim_actors.errors import DeliveryError
 from slim_actors.names import Address
 from slim_actors.routes import Unicast
 from slim_actors.routing.peer import Peer
@@ -52,7 +54,11 @@ class Pin:
             NoRoute: Nobody answers to the name. The next call looks again.
             PeerLost: The replica is gone; so is every further message to this pin.
         """
-        peer = await self._found.get()
+        try:
+            peer = await self._found.get()
+        except DeliveryError as error:
+            # All who waited get it, and each raises an error of its own: a note on one is on no other.
+            raise copy(error) from None
         if peer.is_lost:
             raise peer.lost(may_have_run=False)
         return peer

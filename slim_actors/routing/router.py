@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
-from contextlib import AbstractContextManager, aclosing
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Raw
@@ -14,6 +14,7 @@ from slim_actors import wire
 from slim_actors.call import Call
 from slim_actors.errors import (
     DeliveryError,
+    Expired,
     MalformedMessage,
     NodeUnreachable,
     NoRoute,
@@ -25,6 +26,7 @@ from slim_actors.names import Address
 from slim_actors.pulse import Pulse
 from slim_actors.routes import Anycast, Route, Unicast
 from slim_actors.routing.breaker import Breaker
+from slim_actors.routing.bulk import Bulk
 from slim_actors.routing.outgoing import Late, Outgoing, Trials, too_late
 from slim_actors.routing.peer import Peer
 from slim_actors.routing.pin import AnyPeer, Pin
@@ -72,6 +74,14 @@ class Router:
         """Who sends."""
         return self._port.address
 
+    def next_id(self) -> int:
+        """Give an id for a message."""
+        return next(self._ids)
+
+    def too_late(self, call: Call[Any]) -> Expired:
+        """Make the error that the deadline of a message has passed."""
+        return too_late(call, is_available=self._transport.is_available)
+
     async def ask(
         self,
         call: Call[Any],
@@ -84,7 +94,7 @@ class Router:
         """See `Verbs.ask`."""
         outgoing = self._outgoing(wire.Ask, message, expires, context, items)
         with self._watched(call, route, message, outgoing):
-            raw = await self._deliver(call, route, outgoing)
+            raw = await self.deliver(call, route, outgoing)
             if isinstance(raw, bytes):
                 return raw
             try:
@@ -99,12 +109,18 @@ class Router:
         """See `Verbs.tell`."""
         outgoing = self._outgoing(wire.Tell, message, expires, _for_tell(context))
         with self._watched(call, route, message, outgoing):
-            await self._deliver(call, route, outgoing)
+            await self.deliver(call, route, outgoing)
 
     async def tell_many(
         self, route: Route | Pin, messages: Iterable[object], expires: float, context: dict[str, Any]
     ) -> None:
         """See `Verbs.tell_many`."""
+        messages = tuple(messages)
+        if not self._hooks.sending:
+            pool = self._table.pool(route) if isinstance(route, Anycast) else None
+            await Bulk(self, route, pool, expires, _for_tell(context)).send(messages)
+            return
+        # Each by itself, so that the hooks see it so.
         tells = [self.tell(Call(), route, message, expires, context) for message in messages]
         results = await asyncio.gather(*tells, return_exceptions=True)
         errors = [result for result in results if isinstance(result, BaseException)]
@@ -112,22 +128,21 @@ class Router:
             errors[0].add_note(f"{len(results) - len(errors)} of {len(results)} messages were accepted.")
             raise errors[0]
 
+    @asynccontextmanager
     async def stream(
         self,
         route: Route | Pin,
         message: object,
         expires: float,
-        patience: float,
         context: dict[str, Any],
         items: AsyncIterable[Any] | None = None,
-    ) -> AsyncGenerator[Any, None]:
-        """See `Verbs.stream`; ``patience`` is how many seconds each item may take."""
+    ) -> AsyncIterator[Inlet]:
+        """Give the replies; see `Verbs.stream`."""
         call: Call[Any] = Call()
         outgoing = self._outgoing(wire.Stream, message, expires, context, items)
         with self._watched(call, route, message, outgoing):
-            async with aclosing(self._items(call, route, outgoing, patience)) as replies:
-                async for item in replies:
-                    yield item
+            async with self._flow(call, route, outgoing) as replies:
+                yield replies
 
     async def forward(
         self, route: Route, message: object, envelope: Envelope, context: dict[str, Any]
@@ -138,10 +153,11 @@ class Router:
         outgoing = self._outgoing(kind, message, envelope.expires, context, raw=True)
         with self._watched(call, route, message, outgoing):
             if envelope.outlet is None:
-                return await self._deliver(call, route, outgoing)
-            async with aclosing(self._items(call, route, outgoing, float("inf"))) as replies:
+                return await self.deliver(call, route, outgoing)
+            async with self._flow(call, route, outgoing) as replies:
                 async for item in replies:
-                    await envelope.outlet.put(item)
+                    if (turn := envelope.outlet.put(item)) is not None:
+                        await turn
             return None
 
     async def relay(
@@ -149,7 +165,7 @@ class Router:
     ) -> None:
         """Send a message that is encoded already; done when it was handled."""
         message = Outgoing(wire.Ask, next(self._ids), wire_type, body, expires, RAW, context)
-        await self._deliver(Call(), route, message)
+        await self.deliver(Call(), route, message)
 
     async def pin(self, route: Unicast, expires: float) -> Pin:
         """Open an explicit pin; whoever opens it closes it."""
@@ -206,7 +222,8 @@ class Router:
         sending = Sending(verb, known, message, message_id, self.address, outgoing.context, call)
         return self._hooks.around(self._hooks.sending, sending)
 
-    def _deliver(self, call: Call[Any], route: Route | Pin, message: Outgoing) -> Awaitable[Any]:
+    def deliver(self, call: Call[Any], route: Route | Pin, message: Outgoing) -> Awaitable[Any]:
+        """Bring a message to its outcome."""
         if isinstance(route, Anycast):
             return self._to_any(call, self._table.pool(route), message)
         return self._to_one(call, route, message)
@@ -223,29 +240,41 @@ class Router:
                 return await self._try(call, peer, peer.deliver(message), breaker, message.expires)
             except DeliveryError as error:
                 trials.failed(peer, error)
+        return await self.retry(call, pool, trials)
+
+    async def retry(self, call: Call[Any], pool: Pool, trials: Trials) -> Any:
+        """Bring a message to its outcome after what has been tried so far."""
+        message = trials.message
         work = self._anycast(call, pool, lambda peer: peer.deliver(message), trials)
         return await self._within(message.expires, work, call)
 
     async def _to_one(self, call: Call[Any], route: Unicast | Pin, message: Outgoing) -> Any:
-        peer = self._table.known_peer(route) if isinstance(route, Unicast) else route.peer
-        if (
-            isinstance(peer, Peer)
-            and not peer.is_lost
-            and message.items is None
-            and self._transport.is_available
-        ):
+        peer = self.at_hand(route) if message.items is None else None
+        if peer is not None:
             try:
                 return await self._attempt(call, peer, peer.deliver(message))
             except DeliveryError:
-                if isinstance(route, Unicast):
-                    self._table.forget_if_lost(route)
+                self.forget_if_lost(route)
                 raise
         work = self._routed(call, route, lambda peer: peer.deliver(message), Trials(message))
         return await self._within(message.expires, work, call)
 
-    async def _items(
-        self, call: Call[Any], route: Route | Pin, message: Outgoing, patience: float
-    ) -> AsyncGenerator[Any, None]:
+    def at_hand(self, route: Route | Pin, breaker: Breaker | None = None) -> Peer | None:
+        """Give a replica that is known without waiting for anything; of several, one that is fit."""
+        if not self._transport.is_available:
+            return None
+        if isinstance(route, Anycast):
+            return None if breaker is None else self._table.pool(route).at_hand(breaker)
+        peer = self._table.known_peer(route) if isinstance(route, Unicast) else route.peer
+        return peer if isinstance(peer, Peer) and not peer.is_lost else None
+
+    def forget_if_lost(self, route: Route | Pin) -> None:
+        """See `RoutingTable.forget_if_lost`."""
+        if isinstance(route, Unicast):
+            self._table.forget_if_lost(route)
+
+    @asynccontextmanager
+    async def _flow(self, call: Call[Any], route: Route | Pin, message: Outgoing) -> AsyncIterator[Inlet]:
         peers: list[AnyPeer] = []
 
         async def begin(peer: AnyPeer) -> Inlet:
@@ -257,12 +286,7 @@ class Router:
             message.expires, self._routed(call, route, begin, Trials(message)), call
         )
         try:
-            while True:
-                try:
-                    item = await inlet.next_within(patience)
-                except StopAsyncIteration:
-                    return
-                yield item
+            yield inlet
         finally:
             await peers[0].finish(message)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 from slim_actors.routing.outgoing import Pending
@@ -23,14 +23,21 @@ class Window:
     Args:
         size: How many messages may be under way that the replica's mailbox has not accepted.
         send: Sends a message, and gives how many bytes it has.
+        send_together: Sends some of a chunk, that follow each other.
     """
 
-    def __init__(self, size: int, send: Callable[[Pending], int]) -> None:
+    def __init__(
+        self,
+        size: int,
+        send: Callable[[Pending], int],
+        send_together: Callable[[Sequence[Pending]], None],
+    ) -> None:
         self.pending: dict[int, Pending] = {}
         """What is under way and has no outcome yet, by its id."""
         self.sent = 0
         """How many messages were sent in all."""
         self._send = send
+        self._send_together = send_together
         self._size = size
         self._most_bytes = _FIRST_BYTES
         self._bytes = 0
@@ -54,6 +61,11 @@ class Window:
             self._waiting[pending.message.id] = pending
         else:
             self._put(pending)
+
+    def put_all(self, chunk: Sequence[Pending]) -> None:
+        """Send messages that may go together, as many of them at once as there is room for."""
+        self._waiting.update((pending.message.id, pending) for pending in chunk)
+        self._admit()
 
     def remove(self, pending: Pending) -> bool:
         """Give back the place of a message that has ended; tell whether it had been sent."""
@@ -96,8 +108,30 @@ class Window:
     def _admit(self) -> None:
         while self._waiting and self._has_room:
             _, pending = self._waiting.popitem(last=False)
-            if not pending.outcome.done():
+            if pending.chunk is not None and len(together := self._others_with(pending)) > 1:
+                self._put_together(together)
+            elif not pending.outcome.done():
                 try:
                     self._put(pending)
                 except Exception as error:  # noqa: BLE001 (also what a user's own class raises: its sender's)
                     pending.end(error=error)
+
+    def _others_with(self, first: Pending) -> list[Pending]:
+        """Take out what may go together with a message, as far as there is room."""
+        together, size = [first], first.size
+        room = self._size - min(len(self.pending), self.sent - self._credited)
+        while self._waiting and len(together) < room:
+            following = next(iter(self._waiting.values()))
+            size += following.size
+            follows = following.message.id == first.message.id + len(together)
+            if following.chunk is not first.chunk or not follows or self._bytes + size > self._most_bytes:
+                break
+            self._waiting.popitem(last=False)
+            together.append(following)
+        return together
+
+    def _put_together(self, chunk: list[Pending]) -> None:
+        self._send_together(chunk)
+        self.pending.update((pending.message.id, pending) for pending in chunk)
+        self.sent += len(chunk)
+        self._bytes += sum(pending.size for pending in chunk)
