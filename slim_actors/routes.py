@@ -39,7 +39,7 @@ def _positive(_: Any, attribute: Attribute[float], value: float) -> None:
         )
 
 
-@frozen(cache_hash=True)
+@frozen
 class Anycast:
     """Each message may go to another live replica of the service: balanced, with fail-over.
 
@@ -64,7 +64,7 @@ class Anycast:
     timeout: float = field(default=0.5, kw_only=True, converter=_seconds, validator=_positive)
 
 
-@frozen(cache_hash=True)
+@frozen
 class Unicast:
     """Discovery picks one replica; then every message goes to that one.
 

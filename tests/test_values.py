@@ -7,7 +7,9 @@ import pytest
 
 from slim_actors import Anycast, ConfigurationError, Runtime, Unicast
 from slim_actors.endpoints import Endpoint
+from slim_actors.messages import Body
 from slim_actors.names import check_name
+from slim_actors.wire import encode_body
 
 
 @pytest.mark.parametrize("name", ["a/b", "a/b/c/d", "a//c", "a/b/c ", "", "a/b/c\n", "a b/c/d"])
@@ -118,3 +120,10 @@ def test_a_runtime_refuses_wrong_values_before_it_connects() -> None:
         Runtime("nowhere")
     with pytest.raises(ConfigurationError, match="lost_after"):
         Runtime(lost_after=0)
+
+
+def test_a_route_that_came_in_a_message_equals_the_one_that_was_sent() -> None:
+    # Who reads a message does not call the class: a route has its fields and nothing else.
+    route = Anycast("test/ns/echo", mls=True)
+    read = Body(Anycast).read(encode_body(route), "A route")
+    assert {route: "known"}[read] == "known"

@@ -8,12 +8,14 @@ import pytest
 from attrs import frozen
 
 from slim_actors import DeliveryError, Expired, MalformedMessage, Request, Runtime, Unicast
+from slim_actors.conversation import WINDOW
 from slim_actors.testing import TestRuntime
 from tests.agents_for_tests import Gate, Wait, Worker
 from tests.conftest import eventually
 
-MANY = 400
+ROOM = WINDOW + 50
 """More than the window to an agent, its mailbox and its worker have room for."""
+MANY = ROOM + 100
 
 ROUTE = Unicast("test/ns/worker")
 
@@ -43,13 +45,13 @@ async def test_what_waited_is_handled_in_the_order_in_which_it_was_sent(runtime:
 
 async def test_what_is_cancelled_while_it_waits_is_never_sent(runtime: Runtime) -> None:
     gate, tasks = await held(runtime)
-    late = tasks[300:]
+    late = tasks[ROOM:]
     for task in late:
         task.cancel()
     await asyncio.wait(late)
     gate.open.set()
-    await asyncio.gather(*tasks[:300])
-    assert gate.began == [str(number) for number in range(300)]
+    await asyncio.gather(*tasks[:ROOM])
+    assert gate.began == [str(number) for number in range(ROOM)]
 
 
 async def test_what_waits_expires_at_its_deadline(test_runtime: TestRuntime) -> None:
@@ -79,6 +81,6 @@ async def test_what_waits_for_a_replica_that_is_lost_has_not_run(test_runtime: T
     await ref.stop(drain=0.0)
     errors = await asyncio.gather(*tasks, return_exceptions=True)
     assert not gate.ended
-    waited = [error for error in errors[300:] if isinstance(error, DeliveryError)]
-    assert len(waited) == MANY - 300
+    waited = [error for error in errors[ROOM:] if isinstance(error, DeliveryError)]
+    assert len(waited) == MANY - ROOM
     assert not any(error.may_have_run for error in waited)
