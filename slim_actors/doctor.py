@@ -122,12 +122,13 @@ def _identity(identity: Identity) -> Iterator[Finding]:
         yield Finding("identity", "a shared secret, which is for development")
         return
     try:
-        credentials = credentials_of(identity, _NAME)
-        if credentials is None:
+        # Two of them: nobody believes a token of its own.
+        credentials, peer = credentials_of(identity, _NAME), credentials_of(identity, _NAME)
+        if credentials is None or peer is None:
             yield Finding("identity", f"by {identity}; only SLIM can check it", Mark.WARNING)
             return
         token = credentials.token()
-        claims = credentials.verify(token)
+        claims = peer.verify(token)
     except ConfigurationError as error:
         yield Finding("identity", str(error), Mark.PROBLEM)
         return

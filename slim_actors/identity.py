@@ -128,7 +128,8 @@ class Jwt:
 class StaticJwt:
     """An identity by a token that somebody else issued and renews, as platforms do for their workloads.
 
-    It is a bearer token: whoever sees it can use it until it expires. So use TLS, and MLS to peers.
+    It is a bearer token: whoever sees it can use it until it expires, and whoever has the name that is called
+    sees it. So use TLS, where the names are safe.
 
     Args:
         token: File with the token. Read again when it changes.

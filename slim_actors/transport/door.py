@@ -12,7 +12,7 @@ from slim_actors.errors import DeliveryError, Denied, SlimActorsError, Untrusted
 from slim_actors.names import Address
 from slim_actors.transport.bindings import slim
 from slim_actors.transport.identities import create_open_app
-from slim_actors.transport.introduction import Line, behind_door, door_of, introduce
+from slim_actors.transport.introduction import Line, be_introduced, behind_door, door_of, introduce
 
 __all__ = ["Door"]
 
@@ -105,7 +105,7 @@ class Door:
     async def _receive(self, app: slim.App, session: slim.Session, *, welcome: bool) -> None:
         try:
             if welcome:
-                await introduce(Line(session, behind_door(session)), self._credentials)
+                await be_introduced(Line(session, behind_door(session)), self._credentials)
         except (Denied, Untrusted) as error:
             _logger.warning("%s", error)
         except (SlimActorsError, slim.SlimError, TimeoutError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
@@ -17,7 +17,15 @@ from slim_actors.names import Address
 from slim_actors.transport.base import MAX_PAYLOAD, Payload, SessionClosed
 from slim_actors.transport.bindings import innermost, slim
 from slim_actors.transport.flight import Flight
-from slim_actors.transport.introduction import INTRODUCTION, Introduction, Line, introduce, next_message
+from slim_actors.transport.introduction import (
+    HIDDEN,
+    INTRODUCTION,
+    Introduction,
+    Line,
+    be_introduced,
+    introduce,
+    next_message,
+)
 
 __all__ = ["Checks", "SlimSession"]
 
@@ -53,7 +61,14 @@ class SlimSession:
     """One SLIM point-to-point session."""
 
     def __init__(
-        self, session: slim.Session, peer: Address, port: _Port, checks: Checks, *, framed: bool
+        self,
+        session: slim.Session,
+        peer: Address,
+        port: _Port,
+        checks: Checks,
+        *,
+        framed: bool,
+        is_caller: bool,
     ) -> None:
         self._session = session
         self._port = port
@@ -65,7 +80,7 @@ class SlimSession:
         self._introduces = checks.introduces
         self._introduction: asyncio.Task[None] | None = None
         if checks.introduces:
-            self._introduction = port.background(self._introduce())
+            self._introduction = port.background(self._introduce(introduce if is_caller else be_introduced))
 
     @property
     def peer(self) -> Address:
@@ -106,13 +121,14 @@ class SlimSession:
         while True:
             message = await next_message(self._session, self._peer)
             context = message.context
-            if context.payload_type == INTRODUCTION:
-                self._take_refusal(message.payload)
-                continue
             if not self._introduces:
+                # First of all: an impostor's refusal is nobody's.
                 refusal = self._check(context)
                 if refusal is not None:
                     await self._refuse(refusal)
+            if context.payload_type == INTRODUCTION:
+                self._take_refusal(message.payload)
+                continue
             return Payload(message.payload, context.payload_type)
 
     async def alive(self, data: bytes | None, payload_type: str, within: float) -> bool:
@@ -134,10 +150,10 @@ class SlimSession:
         """See `Session.close`."""
         self._port.discard(self, self._session)
 
-    async def _introduce(self) -> None:
+    async def _introduce(self, how: Callable[[Line, Credentials], Coroutine[Any, Any, Claims]]) -> None:
         assert self._credentials is not None, "who introduces itself has something to show"
         try:
-            claims = await introduce(Line(self._session, str(self._peer)), self._credentials)
+            claims = await how(Line(self._session, str(self._peer)), self._credentials)
         except (Denied, Untrusted) as error:
             _logger.warning("%s", error)
             raise
@@ -163,8 +179,14 @@ class SlimSession:
             return None
         try:
             claims = self._credentials.verify(context.identity)
-        except (Refused, ConfigurationError) as error:
+        except Refused as error:
             return str(error)
+        except ConfigurationError as error:
+            # What is wrong here is nothing that a stranger need know.
+            _logger.warning("%s cannot be checked: %s", self._peer, error)
+            return HIDDEN
+        if claims.is_for_introductions:
+            return "it shows a token that is for introductions only"
         if self._mls and context.metadata.get(_MLS_SUBJECT) != claims.id:
             return "it shows the token of somebody else"
         if claims.subject != self._peer.subject:
