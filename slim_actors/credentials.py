@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from attrs import frozen
 
 from slim_actors.errors import ConfigurationError
+from slim_actors.files import read_text
 from slim_actors.identity import Identity, Jwt, SharedSecret, StaticJwt, trusted
-from slim_actors.trust import Trust, read_text, signing_algorithm
+from slim_actors.trust import Trust, signing_algorithm
 
 if TYPE_CHECKING:
     import jwt

@@ -226,7 +226,7 @@ async def _node(settings: Settings, identity: Identity | None, name: str | None)
 
 
 async def _replicas(port: Any, name: str) -> Finding:
-    """Count the replicas of a name. Discovery goes round, so one that comes again ends the round."""
+    """Count the replicas of a name. Discovery goes round: one that comes again ends the round."""
     found: set[str] = set()
     for _ in range(_MOST_REPLICAS):
         try:
@@ -243,7 +243,8 @@ async def _replicas(port: Any, name: str) -> Finding:
             break
         found.add(instance)
     count = f"{len(found)} replica{'s' if len(found) > 1 else ''}"
-    return Finding("name", f"{name} is served by {count}: {', '.join(sorted(found))}")
+    # Discovery goes round for all who ask: meanwhile it may have given others to somebody else.
+    return Finding("name", f"{name} is served by at least {count}: {', '.join(sorted(found))}")
 
 
 def _span(seconds: float) -> str:

@@ -236,7 +236,7 @@ def test_an_endpoint_in_use_is_refused(start: Starter, endpoint: str, tmp_path: 
 def test_secrets_keep_others_out(start: Starter, endpoint: str) -> None:
     start("run", "agents/echo.py", "--endpoint", endpoint).until("^joined")
     wrong = start("send", ALICE, "x", "--endpoint", endpoint, "--shared-secret", OTHER_SECRET)
-    refused(wrong, 7, "agntcy/ns/alice is refused: it has another shared secret")
+    refused(wrong, 7, "agntcy/ns/alice refuses this identity: it has another shared secret")
     for command in (["send", ALICE, "x"], ["run", "agents/echo.py"]):
         short = start(*command, "--endpoint", endpoint, "--shared-secret", "short")
         refused(short, 2, "The shared secret has 5 bytes, but SLIM needs at least 32")

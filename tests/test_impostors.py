@@ -7,6 +7,7 @@ import base64
 import hashlib
 import hmac
 import json
+import logging
 import random
 import time
 from collections.abc import AsyncIterator, Coroutine
@@ -19,9 +20,22 @@ import msgspec
 import pytest
 import slim_bindings as slim
 
-from slim_actors import Agent, Anycast, Denied, Identity, Jwt, Runtime, SharedSecret, StaticJwt, Untrusted
-from slim_actors.credentials import Credentials, Refused, credentials_of
+from slim_actors import (
+    Agent,
+    Anycast,
+    ConfigurationError,
+    Denied,
+    Identity,
+    Jwt,
+    Runtime,
+    SharedSecret,
+    StaticJwt,
+    Untrusted,
+)
+from slim_actors.credentials import Claims, Credentials, Refused, credentials_of
 from slim_actors.names import Address
+from slim_actors.throttle import Throttle
+from slim_actors.transport import door, introduction
 from slim_actors.transport.base import SessionClosed
 from slim_actors.transport.flight import Flight
 from slim_actors.transport.identities import create_app, create_open_app
@@ -35,11 +49,19 @@ from tests.test_interop import SECONDS_5, config
 
 ALICE = "impostors/ns/alice"
 BOB = "impostors/ns/bob"
+SOMEBODY = Address(ALICE, "1")
+ERRORS: Any = slim.SlimError
 
 
 @pytest.fixture(scope="module")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
     return Pki.make(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(autouse=True)
+def _every_refusal_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each test log anew, though all of them are about the same names within one minute."""
+    monkeypatch.setattr(introduction, "_time_to_log", Throttle())
 
 
 def by_key(pki: Pki, key: str = "good", trust: Path | None = None) -> Jwt:
@@ -158,10 +180,10 @@ class FakePort:
         return Flight(self.background)
 
 
-def session_with(handle: FakeHandle, mine: Credentials) -> SlimSession:
+def session_with(handle: FakeHandle, mine: Credentials, peer: Address = SOMEBODY) -> SlimSession:
     checks = Checks(mine, introduces=False)
     fake: Any = handle
-    return SlimSession(fake, Address(ALICE, "1"), FakePort(), checks, framed=True, is_caller=True)
+    return SlimSession(fake, peer, FakePort(), checks, framed=True, is_caller=True)
 
 
 @pytest.mark.parametrize("kind", ["secret", "key"])
@@ -190,6 +212,67 @@ async def test_what_a_refusal_says_is_short_and_makes_no_lines_in_a_log() -> Non
     assert caught.value.outcome is Denied
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 400
+
+
+async def test_what_is_wrong_with_the_own_files_is_not_told_to_strangers(
+    pki: Pki, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    mine = credentials(by_key(pki), BOB)
+    handle = FakeHandle(("a.b.c", b"", "slim-actors/1"))
+
+    class Broken:
+        kind, id, token = mine.kind, mine.id, mine.token
+
+        def verify(self, token: str) -> Claims:
+            raise ConfigurationError(f"{tmp_path} cannot be read.")
+
+    with pytest.raises(SessionClosed) as caught:
+        await session_with(handle, Broken()).receive()
+    assert handle.said == ["its token cannot be checked"]
+    assert caught.value.outcome is Untrusted
+    assert f"{tmp_path} cannot be read" in caplog.text
+
+
+async def test_a_stranger_that_is_refused_again_and_again_writes_one_line_a_minute(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stranger = Address("strange/ns/one\nWARNING all is lost", "1")
+    for _ in range(10):
+        handle = FakeHandle((a_token(OTHER_SECRET), b"", "slim-actors/1"))
+        session = session_with(handle, credentials(SharedSecret(SECRET), BOB), stranger)
+        with pytest.raises(SessionClosed):
+            await session.receive()
+    (line,) = [text for text in map(logging.LogRecord.getMessage, caplog.records) if "strange" in text]
+    assert line.isprintable()
+
+
+async def test_a_door_that_the_node_did_not_hear_of_is_announced_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class App:
+        heard_of = 0
+
+        def name(self) -> str:
+            return "door"
+
+        async def subscribe_async(self, name: str, connection: int) -> None:
+            self.heard_of += 1
+            if self.heard_of == 1:
+                raise ERRORS.ReceiveError(message="the node is away")
+
+        async def create_session_and_wait_async(self, *_: Any) -> None:
+            raise ERRORS.ReceiveError(message="nobody there")
+
+    app = App()
+    monkeypatch.setattr(door, "create_open_app", lambda *_: app)
+    nothing: Any = None
+    one = door.Door(nothing, BOB, credentials(SharedSecret(SECRET), BOB))
+    await one.join(1)
+    for times in (1, 2, 2):
+        assert await one.knock(Address(ALICE)) is None
+        assert app.heard_of == times
+    await one.join(2)
+    assert app.heard_of == 3
 
 
 def a_token(secret: str) -> str:

@@ -15,6 +15,7 @@ whether it refuses the agent's.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -22,6 +23,8 @@ import msgspec
 
 from slim_actors.credentials import KINDS, Claims, Credentials, Refused
 from slim_actors.errors import ConfigurationError, Denied, Untrusted
+from slim_actors.names import printable
+from slim_actors.throttle import Throttle
 from slim_actors.transport.base import SessionClosed
 from slim_actors.transport.bindings import slim
 
@@ -34,6 +37,7 @@ __all__ = [
     "behind_door",
     "door_of",
     "introduce",
+    "log_refusal",
     "next_message",
 ]
 
@@ -47,6 +51,16 @@ _MOST_CHARACTERS = 300
 HIDDEN = "its token cannot be checked"
 """What a peer is told where the fault is this side's: what it is, is nothing that a stranger need know."""
 _NOTHING_TO_SHOW = "the agent there cannot show its token now"
+
+
+_logger = logging.getLogger("slim_actors.identity")
+_time_to_log = Throttle()
+
+
+def log_refusal(name: str, text: str) -> None:
+    """Log who is refused, or refuses: a line a minute for each name, for strangers can bring it about."""
+    if _time_to_log(name):
+        _logger.warning("%s", printable(text))
 
 
 class Introduction(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -99,9 +113,8 @@ class Line:
             said = msgspec.json.decode(data, type=Introduction)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise SessionClosed(f"{self.peer} did not say who it is") from None
-        # It goes to a person: it must be short, and make no lines of its own.
-        refused = said.refused if said.refused.isprintable() else ascii(said.refused)
-        return msgspec.structs.replace(said, refused=refused[:_MOST_CHARACTERS])
+        # It goes to a person.
+        return msgspec.structs.replace(said, refused=printable(said.refused)[:_MOST_CHARACTERS])
 
 
 async def next_message(session: slim.Session, peer: object) -> slim.ReceivedMessage:

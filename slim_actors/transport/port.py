@@ -33,7 +33,7 @@ _CONNECT_WITHIN = 4.0
 _PROBE_WITHIN = 1.5
 _CLOSE_WITHIN = 1.0
 _ACCEPT_PAUSE = 0.01
-_COME_BACK_LOOKS = 15
+_COME_BACK_WITHIN = 3.0
 _RECONNECT = Backoff(0.2, 2.0, jitter=0.8)
 _LOOK_AFTER = 1.0
 _KNOCK_AFTER = 1.0
@@ -183,7 +183,10 @@ class SlimPort:
 
     async def come_back(self) -> None:
         """Wait until the node knows this port again, for a while: a blocked one must not hold up others."""
-        for _ in range(_COME_BACK_LOOKS):
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _COME_BACK_WITHIN
+        # In seconds: on a connection that is blocked each look alone takes some.
+        while loop.time() < until:
             await self.reconnect_if_given_up()
             if self._closed or await self.reachable():
                 return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
@@ -24,14 +23,13 @@ from slim_actors.transport.introduction import (
     Line,
     be_introduced,
     introduce,
+    log_refusal,
     next_message,
 )
 
 __all__ = ["Checks", "SlimSession"]
 
 T = TypeVar("T")
-
-_logger = logging.getLogger("slim_actors.identity")
 
 _MLS_SUBJECT = "slim-peer-subject"
 
@@ -155,7 +153,7 @@ class SlimSession:
         try:
             claims = await how(Line(self._session, str(self._peer)), self._credentials)
         except (Denied, Untrusted) as error:
-            _logger.warning("%s", error)
+            log_refusal(self._peer.name, str(error))
             raise
         self._know(claims)
 
@@ -183,7 +181,7 @@ class SlimSession:
             return str(error)
         except ConfigurationError as error:
             # What is wrong here is nothing that a stranger need know.
-            _logger.warning("%s cannot be checked: %s", self._peer, error)
+            log_refusal(self._peer.name, f"{self._peer} cannot be checked: {error}")
             return HIDDEN
         if claims.is_for_introductions:
             return "it shows a token that is for introductions only"
@@ -195,7 +193,7 @@ class SlimSession:
 
     async def _refuse(self, why: str) -> None:
         """Tell both sides, and end the session."""
-        _logger.warning("%s is refused: %s.", self._peer, why.rstrip("."))
+        log_refusal(self._peer.name, f"{self._peer} is refused: {why.rstrip('.')}.")
         with contextlib.suppress(SessionClosed):
             await Line(self._session, str(self._peer)).send(Introduction(refused=why))
         raise SessionClosed(f"its identity is refused: {why}", Untrusted)
@@ -203,7 +201,7 @@ class SlimSession:
     def _take_refusal(self, data: bytes) -> None:
         refused = Line(self._session, str(self._peer)).read(data).refused
         if refused:
-            _logger.warning("%s refuses this identity: %s.", self._peer, refused)
+            log_refusal(self._peer.name, f"{self._peer} refuses this identity: {refused.rstrip('.')}.")
             raise SessionClosed(f"it refuses this identity: {refused}", Denied)
 
     def _know(self, claims: Claims) -> None:
