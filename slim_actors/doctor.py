@@ -114,7 +114,10 @@ def _sources(settings: Settings) -> Finding:
     ours = [one.metadata["variable"] for one in Settings.each()]
     variables = [variable for variable in ours if os.environ.get(variable)]
     found = [*settings.sources, *([f"the environment ({', '.join(variables)})"] if variables else [])]
-    return Finding("settings", f"from {', '.join(found)}" if found else "no file and no variable: defaults")
+    return Finding(
+        "settings",
+        f"from {', '.join(found)}" if found else "from no file and no variable: options and defaults",
+    )
 
 
 def _identity(identity: Identity) -> Iterator[Finding]:
