@@ -183,13 +183,14 @@ class SlimSession:
             # What is wrong here is nothing that a stranger need know.
             log_refusal(self._peer.name, f"{self._peer} cannot be checked: {error}")
             return HIDDEN
+        why = None
         if claims.is_for_introductions:
-            return "it shows a token that is for introductions only"
-        if self._mls and context.metadata.get(_MLS_SUBJECT) != claims.id:
-            return "it shows the token of somebody else"
-        if claims.subject != self._peer.subject:
+            why = "it shows a token that is for introductions only"
+        elif self._mls and context.metadata.get(_MLS_SUBJECT) != claims.id:
+            why = "it shows the token of somebody else"
+        elif claims.subject != self._peer.subject:
             self._know(claims)
-        return None
+        return why
 
     async def _refuse(self, why: str) -> None:
         """Tell both sides, and end the session."""
