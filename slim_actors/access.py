@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from slim_actors.errors import DeclarationError, Denied
-from slim_actors.names import Address
+from slim_actors.names import Address, printable
 from slim_actors.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ _time_to_log = Throttle()
 _SOMEBODY = Address("a/b/c", "", subject="a/b/c")
 
 
-@frozen
+# By identity: what a user gives as a rule need not be hashable.
+@frozen(eq=False)
 class Rule:
     """One ``allow=``, checked and ready for use."""
 
@@ -145,6 +146,5 @@ def _takes(function: Callable[..., Any], *arguments: Any) -> bool:
 
 def _who(sender: Address) -> str:
     who = sender.subject or f"{sender}, whose identity is not verified,"
-    # It ends up in a log: what is not printable must not make lines of its own there.
-    who = who if who.isprintable() else ascii(who)
+    who = printable(who)
     return f"{who} ({sender.issuer})" if sender.issuer.isprintable() and sender.issuer else who

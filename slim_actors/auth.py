@@ -7,7 +7,8 @@ from pathlib import Path
 from attrs import field, frozen
 
 from slim_actors.errors import ConfigurationError
-from slim_actors.identity import Jwt, StaticJwt, audience_given, to_names, to_path
+from slim_actors.files import to_path
+from slim_actors.identity import Jwt, StaticJwt, audience_given, check_audience, to_names
 
 __all__ = ["Auth", "Basic", "Oidc", "TokenCheck"]
 
@@ -44,7 +45,8 @@ class Oidc:
         scope: What to ask the issuer for; some want it.
 
     Raises:
-        ConfigurationError: The URL is none, or ``client_id`` or ``client_secret`` comes alone.
+        ConfigurationError: The URL is none, ``client_id`` or ``client_secret`` comes alone, or the audience
+            is not one word.
 
     Example:
         >>> Oidc("https://login.example.com", client_id="bob", client_secret="…", audience="slim")
@@ -54,7 +56,7 @@ class Oidc:
     issuer: str
     client_id: str = field(default="", kw_only=True)
     client_secret: str = field(default="", kw_only=True, repr=False)
-    audience: str = field(default="", kw_only=True)
+    audience: str = field(default="", converter=check_audience, kw_only=True)
     scope: str = field(default="", kw_only=True)
 
     def __attrs_post_init__(self) -> None:
@@ -69,7 +71,7 @@ class TokenCheck:
     """The tokens that a node believes: for a node that shows none itself.
 
     Args:
-        trust: File with the keys to believe, as in `Jwt`.
+        trust: File with the keys to believe, as in `Jwt`. Read when the node starts.
         audience: What the tokens must be for.
         issuer: Who must have issued them; anyone that the keys vouch for, if empty.
 

@@ -12,6 +12,7 @@ from typing import Any
 from attrs import field, frozen
 
 from slim_actors.errors import ConfigurationError
+from slim_actors.files import read_text
 
 __all__ = ["COMMANDS", "VARIABLE", "ConfigFile", "find_file", "nearest", "private", "read_file"]
 
@@ -149,10 +150,8 @@ def _has_table(path: Path) -> bool:
 def _parse(path: Path) -> tuple[str, dict[str, Any]]:
     import tomllib
 
+    text = read_text(path, "configuration file")
     try:
-        text = path.read_text(encoding="utf-8")
         return text, tomllib.loads(text)
-    except OSError as error:
-        raise ConfigurationError(f"The configuration file {path} cannot be read: {error.strerror}.") from None
     except ValueError as error:
         raise ConfigurationError(f"The configuration file {path} is no TOML: {error}.") from None

@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import json
 import re
 import secrets
 import time
@@ -18,13 +19,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from attrs import frozen
 
 from slim_actors.errors import ConfigurationError
+from slim_actors.files import read_text
 from slim_actors.identity import Identity, Jwt, SharedSecret, StaticJwt, trusted
-from slim_actors.trust import Trust, read_text, signing_algorithm
+from slim_actors.trust import Trust, signing_algorithm
 
 if TYPE_CHECKING:
     import jwt
 
-__all__ = ["KINDS", "Claims", "Credentials", "Refused", "credentials_of", "subject_of_instance"]
+__all__ = ["KINDS", "Claims", "Credentials", "Refused", "credentials_of"]
 
 _SECRET_TOKEN_PARTS = 5
 _SECRET_TOKEN_VALID = 3600
@@ -33,6 +35,15 @@ _NONCE_BYTES = 12
 _TOKEN_PARTS = 3
 KINDS = ("a shared secret", "an issued token", "a key that signs tokens")
 _ENDING = re.compile(r"#[0-9a-f]{16}\Z")
+_INTRODUCES = "slim-actors-introduction"
+_OWN = "it shows the token of this side"
+
+
+def _to_base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+_INTRODUCES_IN_BASE64 = _to_base64(json.dumps({_INTRODUCES: True}).encode())
 
 
 class Refused(Exception):
@@ -49,6 +60,8 @@ class Claims:
     """What SLIM calls the subject: the same, but that it may have an ending for each instance."""
     expires: float = float("inf")
     """When it ends, in seconds since the epoch."""
+    is_for_introductions: bool = False
+    """Whether the token says no more than who somebody is: strangers have seen it."""
 
 
 class Credentials(Protocol):
@@ -58,8 +71,15 @@ class Credentials(Protocol):
     def kind(self) -> str:
         """What kind of identity it is, in words."""
 
+    @property
+    def id(self) -> str:
+        """Whom the tokens of this instance name, with an ending of its own; empty if others make them.
+
+        A peer that shows such a token has it from this side, to which SLIM lets it show it in silence.
+        """
+
     def token(self) -> str:
-        """Give a token that is valid now.
+        """Give a token for introductions that is valid now.
 
         Raises:
             ConfigurationError: A file that it is made from cannot be used.
@@ -97,12 +117,12 @@ class _SecretCredentials:
     def __init__(self, secret: str, name: str) -> None:
         # Made once: to set up the key takes longer than to go over a token.
         self._mac_of_nothing = hmac.new(secret.encode(), digestmod=hashlib.sha256)
-        # SLIM, too, tells instances apart by such an ending.
-        self._id = f"{name}_{secrets.token_hex(4)}"
+        self.id = _of_instance(name)
 
     def token(self) -> str:
         nonce = _to_base64(secrets.token_bytes(_NONCE_BYTES))
-        text = f"{self._id}:{int(time.time())}:{nonce}:{_to_base64(b'{}')}"
+        # SLIM puts such a word behind each id as well.
+        text = f"{self.id}_{secrets.token_hex(4)}:{int(time.time())}:{nonce}:{_INTRODUCES_IN_BASE64}"
         return f"{text}:{_to_base64(self._mac(text))}"
 
     def verify(self, token: str) -> Claims:
@@ -119,7 +139,12 @@ class _SecretCredentials:
         age = time.time() - int(parts[1])
         if not -_CLOCK_SKEW <= age <= _SECRET_TOKEN_VALID:
             raise Refused(f"its clock is {abs(age):.0f} s {'behind' if age > 0 else 'ahead'}")
-        return Claims(parts[0].rpartition("_")[0], id=parts[0])
+        subject = parts[0].rpartition("_")[0]
+        if subject == self.id:
+            raise Refused(_OWN)
+        return Claims(
+            _ENDING.sub("", subject), id=parts[0], is_for_introductions=parts[3] == _INTRODUCES_IN_BASE64
+        )
 
     def _mac(self, text: str) -> bytes:
         mac = self._mac_of_nothing.copy()
@@ -131,6 +156,7 @@ class _TokenCredentials:
     """A token from a file, and the check of JSON Web Tokens."""
 
     kind = "an issued token"
+    id = ""
 
     def __init__(self, identity: Jwt | StaticJwt) -> None:
         self._identity = identity
@@ -165,7 +191,11 @@ class _TokenCredentials:
             except jwt.InvalidTokenError as error:
                 raise Refused(self._why(token, error)) from None
             subject = claims["sub"]
-            return Claims(self._whom(subject), claims.get("iss", ""), subject, claims["exp"])
+            if self.id and subject == self.id:
+                raise Refused(_OWN)
+            return Claims(
+                self._whom(subject), claims.get("iss", ""), subject, claims["exp"], _INTRODUCES in claims
+            )
         raise refused
 
     def _whom(self, subject: str) -> str:
@@ -218,7 +248,7 @@ class _SigningCredentials(_TokenCredentials):
     def __init__(self, identity: Jwt, name: str) -> None:
         super().__init__(identity)
         self._signing = identity
-        self._subject = identity.subject or name
+        self.id = _of_instance(identity.subject or name)
 
     def token(self) -> str:
         import jwt
@@ -226,26 +256,23 @@ class _SigningCredentials(_TokenCredentials):
         now = time.time()
         claims = {
             "iss": self._signing.issuer,
-            "sub": self._subject,
+            "sub": self.id,
             "aud": list(self._signing.audience),
             "iat": int(now),
             "exp": int(now + self._signing.duration),
+            _INTRODUCES: True,
         }
         key = read_text(self._signing.key, "private key")
         return jwt.encode(claims, key, algorithm=signing_algorithm(self._signing.key))
 
 
-def subject_of_instance(subject: str) -> str:
+def _of_instance(subject: str) -> str:
     """Give a subject an ending of this instance's own, which its peers take off again.
 
     SLIM makes the id of an instance from the subject of its tokens: with one subject, two replicas would be
     one to SLIM. Two ends of one MLS session must have different ones besides (RFC 9420).
     """
     return f"{subject}#{secrets.token_hex(8)}"
-
-
-def _to_base64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def _words(value: Any) -> str:

@@ -114,7 +114,10 @@ def _sources(settings: Settings) -> Finding:
     ours = [one.metadata["variable"] for one in Settings.each()]
     variables = [variable for variable in ours if os.environ.get(variable)]
     found = [*settings.sources, *([f"the environment ({', '.join(variables)})"] if variables else [])]
-    return Finding("settings", f"from {', '.join(found)}" if found else "no file and no variable: defaults")
+    return Finding(
+        "settings",
+        f"from {', '.join(found)}" if found else "from no file and no variable: options and defaults",
+    )
 
 
 def _identity(identity: Identity) -> Iterator[Finding]:
@@ -122,12 +125,13 @@ def _identity(identity: Identity) -> Iterator[Finding]:
         yield Finding("identity", "a shared secret, which is for development")
         return
     try:
-        credentials = credentials_of(identity, _NAME)
-        if credentials is None:
+        # Two of them: nobody believes a token of its own.
+        credentials, peer = credentials_of(identity, _NAME), credentials_of(identity, _NAME)
+        if credentials is None or peer is None:
             yield Finding("identity", f"by {identity}; only SLIM can check it", Mark.WARNING)
             return
         token = credentials.token()
-        claims = credentials.verify(token)
+        claims = peer.verify(token)
     except ConfigurationError as error:
         yield Finding("identity", str(error), Mark.PROBLEM)
         return
@@ -225,7 +229,7 @@ async def _node(settings: Settings, identity: Identity | None, name: str | None)
 
 
 async def _replicas(port: Any, name: str) -> Finding:
-    """Count the replicas of a name. Discovery goes round, so one that comes again ends the round."""
+    """Count the replicas of a name. Discovery goes round: one that comes again ends the round."""
     found: set[str] = set()
     for _ in range(_MOST_REPLICAS):
         try:
@@ -242,7 +246,8 @@ async def _replicas(port: Any, name: str) -> Finding:
             break
         found.add(instance)
     count = f"{len(found)} replica{'s' if len(found) > 1 else ''}"
-    return Finding("name", f"{name} is served by {count}: {', '.join(sorted(found))}")
+    # Discovery goes round for all who ask: meanwhile it may have given others to somebody else.
+    return Finding("name", f"{name} is served by at least {count}: {', '.join(sorted(found))}")
 
 
 def _span(seconds: float) -> str:

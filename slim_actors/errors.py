@@ -94,7 +94,11 @@ class PeerLost(DeliveryError):
 
 
 class Untrusted(PeerLost):
-    """The replica that was found has an identity that is refused here; nothing was sent to it."""
+    """The replica that was found has an identity that is refused here.
+
+    Nothing was sent to it, unless ``may_have_run`` says that it had the message: then it was believed until
+    then, and its token was refused later on.
+    """
 
     code = "untrusted"
     may_have_run = False

@@ -6,7 +6,6 @@ checks, is a table in ``docs/security.md``.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from attrs.converters import optional
 from attrs.validators import min_len
 
 from slim_actors.errors import ConfigurationError
+from slim_actors.files import to_path
 
 __all__ = [
     "MIN_SECRET_BYTES",
@@ -24,9 +24,9 @@ __all__ = [
     "Spire",
     "StaticJwt",
     "audience_given",
+    "check_audience",
     "check_secret",
     "to_names",
-    "to_path",
     "trusted",
 ]
 
@@ -49,24 +49,34 @@ def check_secret(secret: str) -> str:
     return secret
 
 
-def to_path(value: str | os.PathLike[str]) -> Path:
-    """Give a path as a user writes it."""
-    return Path(value).expanduser()
-
-
 def to_names(value: str | Iterable[str]) -> tuple[str, ...]:
     """Give one or several words."""
     return (value,) if isinstance(value, str) else tuple(value)
 
 
 def audience_given(_: object, __: object, value: tuple[str, ...]) -> None:
-    """Refuse no audience."""
+    """Refuse no audience, and one that could not be in a variable, which is how replicas get theirs."""
     # SLIM refuses every token that names an audience when none is expected, and every token of ours does.
     if not value or not all(isinstance(one, str) and one for one in value):
         raise ConfigurationError(
             "A token identity needs an audience: the word, agreed between all agents, that says what its "
             'tokens are for, as in audience="slim".'
         )
+    for one in value:
+        check_audience(one)
+
+
+def check_audience(audience: str) -> str:
+    """Return the audience if it is one word.
+
+    Raises:
+        ConfigurationError: It has a space or a comma.
+    """
+    if "," in audience or audience.split() not in ([], [audience]):
+        raise ConfigurationError(
+            f"The audience {audience!r} has a space or a comma, but those are between audiences."
+        )
+    return audience
 
 
 def _seconds(_: object, __: object, value: float) -> None:
@@ -101,8 +111,9 @@ class Jwt:
     Args:
         key: File with the private key that signs: PEM, PKCS#8.
         trust: File with the keys to believe: a public key or certificates in PEM, a JWKS (RFC 7517), or a
-            bundle with a JWKS for each trust domain. Read again when it changes. Only what is shown to a node
-            (``auth=``) can do without.
+            bundle with a JWKS for each trust domain. Read again when it changes: a key that is removed is
+            believed no longer, at once; one that is added counts from the next start, for SLIM, which checks
+            the set-up of sessions, reads it then. Only what is shown to a node (``auth=``) can do without.
         audience: What the tokens are for; a peer's token must name one of them.
         issuer: Who vouches for the tokens; those of peers must come from the same.
         subject: Whom the tokens name. By default the SLIM name of each agent. In tokens it has an ending for
@@ -128,11 +139,12 @@ class Jwt:
 class StaticJwt:
     """An identity by a token that somebody else issued and renews, as platforms do for their workloads.
 
-    It is a bearer token: whoever sees it can use it until it expires. So use TLS, and MLS to peers.
+    It is a bearer token: whoever sees it can use it until it expires, and whoever has the name that is called
+    sees it. So use TLS, where the names are safe.
 
     Args:
         token: File with the token. Read again when it changes.
-        trust: File with the keys to believe, as in `Jwt`.
+        trust: File with the keys to believe, as in `Jwt`; here a change counts at once.
         audience: What the tokens are for; each side's must name one of them.
         issuer: Who must have issued them; anyone that the keys vouch for, if empty.
 

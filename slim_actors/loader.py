@@ -12,7 +12,7 @@ from types import ModuleType
 from slim_actors.agent import Agent
 from slim_actors.errors import ConfigurationError, SlimActorsError
 
-__all__ = ["load_agent", "local_files"]
+__all__ = ["check_file", "load_agent", "local_files"]
 
 
 def load_agent(target: str) -> type[Agent]:
@@ -31,9 +31,23 @@ def load_agent(target: str) -> type[Agent]:
             load_agent("agents/echo.py:Echo")
     """
     place, _, class_name = target.partition(":")
-    is_file = place.endswith(".py") or "/" in place or Path(place).is_file()
-    module = _guarded(_from_file if is_file else _from_name, place)
+    module = _guarded(_from_file if _is_file(place) else _from_name, place)
     return _named(module, class_name, place) if class_name else _only(module, place)
+
+
+def check_file(target: str) -> None:
+    """Refuse a target whose file is not there, without looking into it.
+
+    Raises:
+        ConfigurationError: There is no such file.
+    """
+    place = target.partition(":")[0]
+    if _is_file(place) and not Path(place).is_file():
+        raise ConfigurationError(f"There is no file {place}.")
+
+
+def _is_file(place: str) -> bool:
+    return place.endswith(".py") or "/" in place or Path(place).is_file()
 
 
 def local_files() -> set[str]:
@@ -54,9 +68,8 @@ def _is_local(file: Path) -> bool:
 
 
 def _from_file(place: str) -> ModuleType:
+    check_file(place)
     path = Path(place).resolve()
-    if not path.is_file():
-        raise ConfigurationError(f"There is no file {place}.")
     package: list[str] = []
     folder = path.parent
     while (folder / "__init__.py").is_file():

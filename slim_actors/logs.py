@@ -35,11 +35,14 @@ _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
 _handled: ContextVar[Context | None] = ContextVar("handled", default=None)
 
 
-def configure() -> None:
+def configure(agent: str = "") -> None:
     """Configure the logging of this process, to standard error, as the environment says.
 
     ``SLIM_ACTORS_LOG_FORMAT`` is ``json``, ``text`` or ``auto`` (the default: text on a terminal, JSON
     elsewhere), ``SLIM_ACTORS_LOG_LEVEL`` a level (``warning`` by default).
+
+    Args:
+        agent: Whom lines are about where no handler runs: the one agent of a replica.
 
     Raises:
         ConfigurationError: One of them is something else.
@@ -50,7 +53,7 @@ def configure() -> None:
         form = "text" if sys.stderr.isatty() else "json"
     handler = logging.StreamHandler()
     if form == "json":
-        handler.setFormatter(JsonFormatter())
+        handler.setFormatter(JsonFormatter(agent))
     else:
         handler.setFormatter(
             logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
@@ -65,11 +68,18 @@ class JsonFormatter(logging.Formatter):
     ``trace_id`` and ``span_id`` where they are known; ``exception`` where there is one; and whatever the
     program gave as ``extra``.
 
+    Args:
+        agent: Whom lines are about that come from no handler; nobody, if empty.
+
     Example:
         .. code-block:: python
 
             handler.setFormatter(JsonFormatter())
     """
+
+    def __init__(self, agent: str = "") -> None:
+        super().__init__()
+        self._agent = {"agent": agent} if agent else {}
 
     def format(self, record: logging.LogRecord) -> str:
         """Make the line."""
@@ -78,6 +88,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
+            **self._agent,
             **_context(),
             **{key: value for key, value in vars(record).items() if key not in _STANDARD and value != ""},
         }

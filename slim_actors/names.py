@@ -51,6 +51,11 @@ def check_instance(instance: str) -> str:
     return instance
 
 
+def printable(text: str) -> str:
+    """Give a text of a stranger's as it may stand in a log, where it must make no lines of its own."""
+    return text if text.isprintable() else ascii(text)
+
+
 @frozen(cache_hash=True, unsafe_hash=True)
 class Address:
     """One running instance of an agent, as SLIM knows it.

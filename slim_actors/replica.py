@@ -150,6 +150,7 @@ async def _run(task: Task) -> None:
         if not await _before(stop, spawning):
             return
         ref = spawning.result()
+        configure(str(ref.address))
         if task.tell_files:
             for file in local_files():
                 _report(task, Report("imported", message=file))

@@ -140,8 +140,16 @@ class Settings:
         Raises:
             ConfigurationError: A value cannot be used, or a file cannot be read.
         """
+        return cls.found_in(read_file(Path(config)) if config else find_file(), slim_config, **given)
+
+    @classmethod
+    def found_in(cls, file: ConfigFile | None, slim_config: str | None = None, **given: Any) -> Self:
+        """Give the settings as `find` does, where the configuration file has been read already.
+
+        Raises:
+            ConfigurationError: A value cannot be used, or a file cannot be read.
+        """
         slim = slim_config or os.environ.get(SLIM_VARIABLE)
-        file = read_file(Path(config)) if config else find_file()
         files = _over(_from_file(file) if file else {}, read_slim_config(slim) if slim else {})
         own = {name: value for name, value in given.items() if value is not None}
         nearer = _over(_from_environment(os.environ), own)

@@ -16,6 +16,7 @@ from attrs import frozen
 
 from slim_actors.configfile import nearest, private
 from slim_actors.errors import ConfigurationError
+from slim_actors.files import read_text, to_path
 
 __all__ = ["VARIABLE", "read_slim_config", "slim_name"]
 
@@ -70,12 +71,8 @@ def read_slim_config(given: str) -> dict[str, Any]:
     """
     if given.lstrip().startswith("{"):
         return _Reader(_INLINE, None).read(_json(given, _INLINE))
-    path = Path(given).expanduser()
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ConfigurationError(f"The SLIM client configuration {path} cannot be read: {why}.") from None
+    path = to_path(given)
+    text = read_text(path, "SLIM client configuration")
     data = _yaml(text, path) if path.suffix in (".yaml", ".yml") else _json(text, str(path))
     return _Reader(str(path), path).read(data)
 

@@ -9,7 +9,7 @@ from attrs import field, frozen
 from attrs.converters import optional
 
 from slim_actors.errors import ConfigurationError
-from slim_actors.identity import to_path
+from slim_actors.files import check_readable, to_path
 
 __all__ = ["Tls"]
 
@@ -54,15 +54,15 @@ class Tls:
             ConfigurationError: A file is missing, cannot be read, or holds something else.
         """
         if self.ca is not None:
-            _check_readable(self.ca, "CA certificate")
+            check_readable(self.ca, "CA certificate")
         try:
             context = ssl.create_default_context(purpose, cafile=self.ca)
         except (ssl.SSLError, ValueError):
             raise ConfigurationError(f"{self.ca} holds no CA certificate in PEM form.") from None
         if self.cert is None or self.key is None:
             return context
-        _check_readable(self.cert, "certificate")
-        _check_readable(self.key, "private key")
+        check_readable(self.cert, "certificate")
+        check_readable(self.key, "private key")
         try:
             # An empty password, or OpenSSL would ask at the terminal.
             context.load_cert_chain(self.cert, self.key, password="")
@@ -74,11 +74,3 @@ class Tls:
                 else f"{self.cert} and {self.key} are no certificate and unencrypted private key in PEM form."
             ) from None
         return context
-
-
-def _check_readable(file: Path, what: str) -> None:
-    try:
-        with file.open("rb"):
-            return
-    except OSError as error:
-        raise ConfigurationError(f"The {what} {file} cannot be read: {error.strerror}.") from None

@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slim_actors.errors import ConfigurationError
+from slim_actors.files import read_text, to_path
+from slim_actors.throttle import Throttle
 
 if TYPE_CHECKING:
     import jwt
 
-__all__ = ["Trust", "as_jwk", "is_private_key", "read_text", "signing_algorithm"]
+__all__ = ["Trust", "as_jwk", "is_private_key", "signing_algorithm"]
+
+_logger = logging.getLogger("slim_actors.identity")
+_time_to_log = Throttle()
 
 _PEM = "-----BEGIN "
 _CERTIFICATE = "-----BEGIN CERTIFICATE-----"
 _CURVES = {"secp256r1": "ES256", "secp384r1": "ES384"}
-
-
-def read_text(file: Path, what: str) -> str:
-    """Give what is in a file.
-
-    Raises:
-        ConfigurationError: It cannot be read.
-    """
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ConfigurationError(f"The {what} {file} cannot be read: {why}.") from None
 
 
 def is_private_key(file: str | Path) -> bool:
@@ -38,7 +31,7 @@ def is_private_key(file: str | Path) -> bool:
     Raises:
         ConfigurationError: It cannot be read.
     """
-    return "PRIVATE KEY-----" in read_text(Path(file).expanduser(), "token or key")
+    return "PRIVATE KEY-----" in read_text(to_path(file), "token or key")
 
 
 def signing_algorithm(file: Path) -> str:
@@ -62,14 +55,14 @@ def signing_algorithm(file: Path) -> str:
 
 
 class Trust:
-    """The keys in a file, read again when it changes.
+    """The keys in a file, read again when it changes; one without good keys changes nothing.
 
     Args:
         file: A public key or certificates in PEM, a JWKS (RFC 7517), or a bundle: a JSON object with a JWKS,
             plain or in base64, for each trust domain.
 
     Raises:
-        ConfigurationError: The file cannot be read, or holds no keys.
+        ConfigurationError: The file cannot be read, or holds no keys, when it is first looked at.
     """
 
     def __init__(self, file: Path) -> None:
@@ -105,6 +98,18 @@ class Trust:
         stamp = (state.st_mtime_ns, state.st_size)
         if stamp == self._stamp:
             return
+        try:
+            self._jwks, self._keys = self._parsed()
+        except ConfigurationError as error:
+            if not self._keys:
+                raise
+            # Being written in its place just now, perhaps. It is looked at again until it is whole.
+            if _time_to_log(self):
+                _logger.warning("%s Those that were trusted before still are.", error)
+            return
+        self._stamp = stamp
+
+    def _parsed(self) -> tuple[list[dict[str, Any]], list[jwt.PyJWK]]:
         import jwt
 
         text = read_text(self.file, "file of trusted keys")
@@ -115,7 +120,7 @@ class Trust:
             raise ConfigurationError(f"{self.file} has a key that cannot be used: {error}.") from None
         if not keys:
             raise ConfigurationError(f"{self.file} holds no keys to trust.")
-        self._jwks, self._keys, self._stamp = jwks, keys, stamp
+        return jwks, keys
 
 
 def _from_pem(text: str, file: Path) -> list[dict[str, Any]]:

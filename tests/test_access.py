@@ -225,6 +225,37 @@ async def test_a_rule_that_fails_denies_and_is_logged(caplog: pytest.LogCaptureF
     assert "and so denies" in logged[1].getMessage()
 
 
+class Unhashable:
+    """A rule that compares by value, and so has no hash."""
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Unhashable) and other.answer == self.answer
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __call__(self, sender: Address) -> Any:
+        if self.answer == "failure":
+            raise LookupError(sender)
+        return self.answer
+
+
+@pytest.mark.parametrize("answer", ["failure", "neither"])
+async def test_a_rule_without_a_hash_that_fails_denies_too(answer: str) -> None:
+    class Guarded(Agent, name="acme/ns/guarded"):
+        allow = Unhashable(answer)
+
+        async def receive(self, message: str) -> str:
+            return message
+
+    async with TestRuntime() as runtime:
+        await runtime.spawn(Guarded)
+        with pytest.raises(Denied):
+            await runtime.ask(Anycast("acme/ns/guarded"), "hi", timeout=5)
+
+
 async def test_whoever_is_not_verified_is_denied_wherever_there_is_a_rule() -> None:
     from slim_actors.access import Rule
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from slim_actors.cli import console
 from slim_actors.endpoints import DEFAULT_ENDPOINT
 from tests.conftest import OTHER_SECRET, Command, Starter, eventually, free_endpoint
 
@@ -190,6 +192,47 @@ def test_a_file_that_cannot_be_run_says_why_once(
     refused(run, 2, sentence)
 
 
+def test_a_missing_file_is_said_before_a_missing_node(start: Starter) -> None:
+    refused(start("run", "missing.py", "--endpoint", free_endpoint()), 2, "There is no file missing.py")
+
+
+def test_what_a_replica_could_say_itself_is_shown_once(start: Starter, endpoint: str, tmp_path: Path) -> None:
+    (tmp_path / "failing.py").write_text(
+        "from slim_actors import Agent\n"
+        "class Failing(Agent, name='t/t/failing'):\n"
+        "    async def started(self, ctx): raise ValueError('the cause')\n"
+        "    async def receive(self, message): ...\n"
+    )
+    run = start("run", str(tmp_path / "failing.py"), "--endpoint", endpoint)
+    run.until("^lost +replica 1 .*ValueError: the cause")
+    run.until("^lost")
+    assert run.stop() in {0, 5}
+    run.wait()
+    assert run.output.count("Traceback") >= 2
+    assert not re.search(r"^ +\|", run.output, re.MULTILINE), run.output
+
+
+def test_ps_says_that_nothing_runs_and_lists_nothing(start: Starter, tmp_path: Path) -> None:
+    listed = start("ps", XDG_RUNTIME_DIR=str(tmp_path))
+    assert listed.wait() == 0
+    assert listed.output == "No slim-actors run of this user is running on this machine.\n"
+
+
+def test_what_a_peer_says_moves_no_cursor_and_sets_no_title(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    console.line("reply", "\x1b]0;title\x07\x9b2J é\nnext")
+    shown = terminal.getvalue()
+    assert r"\x1b]0;title\x07\x9b2J é" in shown
+    assert "\nnext" in shown
+    assert "\x1b]0" not in shown
+    assert "\x9b" not in shown
+
+
 def test_a_replica_that_keeps_dying_ends_the_run(start: Starter, endpoint: str, tmp_path: Path) -> None:
     (tmp_path / "dying.py").write_text(
         "import os\nfrom slim_actors import Agent\n"
@@ -236,7 +279,7 @@ def test_an_endpoint_in_use_is_refused(start: Starter, endpoint: str, tmp_path: 
 def test_secrets_keep_others_out(start: Starter, endpoint: str) -> None:
     start("run", "agents/echo.py", "--endpoint", endpoint).until("^joined")
     wrong = start("send", ALICE, "x", "--endpoint", endpoint, "--shared-secret", OTHER_SECRET)
-    refused(wrong, 7, "agntcy/ns/alice is refused: it has another shared secret")
+    refused(wrong, 7, "agntcy/ns/alice refuses this identity: it has another shared secret")
     for command in (["send", ALICE, "x"], ["run", "agents/echo.py"]):
         short = start(*command, "--endpoint", endpoint, "--shared-secret", "short")
         refused(short, 2, "The shared secret has 5 bytes, but SLIM needs at least 32")

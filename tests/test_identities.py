@@ -26,16 +26,21 @@ from slim_actors import (
     Identity,
     Jwt,
     NotANode,
+    Oidc,
     Runtime,
     SharedSecret,
+    Spire,
     StaticJwt,
     Tls,
     Unicast,
     Untrusted,
 )
+from slim_actors.auth import TokenCheck
 from slim_actors.credentials import Refused, credentials_of
 from slim_actors.endpoints import Endpoint
 from slim_actors.settings import Settings
+from slim_actors.throttle import Throttle
+from slim_actors.transport import introduction
 from slim_actors.transport.node import SlimNode
 from slim_actors.transport.security import Connection
 from slim_actors.transport.slim import SlimTransport
@@ -68,6 +73,12 @@ class Alice(Agent, name=ALICE):
 @pytest.fixture(scope="module")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
     return Pki.make(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(autouse=True)
+def _every_refusal_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each test log anew, though all of them are about the same names within one minute."""
+    monkeypatch.setattr(introduction, "_time_to_log", Throttle())
 
 
 @pytest.fixture(params=["plain", "tls", "mtls"])
@@ -289,6 +300,45 @@ async def test_a_token_that_is_renewed_in_its_file_is_used_from_then_on(pki: Pki
         assert (await bob.ask(Anycast(ALICE), "hi"))[2] == "renewed"
 
 
+@pytest.mark.parametrize("side", ["the caller's", "the agent's"])
+async def test_a_token_file_that_is_broken_for_a_while_is_said_and_costs_no_more(
+    side: str, pki: Pki, endpoint: str
+) -> None:
+    files = {"the agent's": pki.token("broken-alice"), "the caller's": pki.token("broken-bob")}
+    alice, bob = (
+        Runtime(endpoint, identity=StaticJwt(file, trust=pki.trust, audience=AUDIENCE), name=BOB)
+        for file in files.values()
+    )
+    async with alice, bob:
+        await alice.spawn(Alice)
+        assert (await bob.ask(Anycast(ALICE), "hi"))[0] == "hi"
+        token = files[side].read_text()
+        files[side].write_text("")
+        # On a session of its own.
+        with pytest.raises((Denied, Untrusted), match=r"holds no token|cannot show its token"):
+            await bob.ask(Unicast(ALICE), "hi")
+        files[side].write_text(token)
+        assert (await bob.ask(Unicast(ALICE), "hi"))[0] == "hi"
+
+
+def test_a_file_of_trusted_keys_that_is_being_written_leaves_those_trusted_that_were(
+    pki: Pki, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "trust.jwks"
+    whole = Trust(pki.trust).jwks
+    file.write_text(whole)
+    trust = Trust(file)
+    header = {"alg": "ES256"}
+    (trusted,) = trust.keys(header)
+    for part in ("", whole[:20], '{"keys": []}'):
+        file.write_text(part)
+        assert trust.keys(header) == [trusted]
+    assert "Those that were trusted before still are" in caplog.text
+    file.write_text(Trust(pki.folder / "bad.pub").jwks)
+    (other,) = trust.keys(header)
+    assert other != trusted
+
+
 def test_trusted_keys_may_be_a_key_a_certificate_a_jwks_or_a_bundle(pki: Pki, tmp_path: Path) -> None:
     token = pki.token("x").read_text()
     jwks = Trust(pki.trust).jwks
@@ -366,6 +416,19 @@ def test_settings_that_do_not_go_together_are_said(
     settings = Settings.find(**given)
     with pytest.raises(ConfigurationError, match=why):
         (settings.node, settings.tls(), settings.auth(), settings.identity())
+
+
+@pytest.mark.parametrize("audience", ["my api", "a,b", " a", ["a", "b c"]])
+def test_an_audience_that_replicas_would_take_for_several_is_refused(audience: Any, pki: Pki) -> None:
+    for make in (
+        lambda: Jwt(pki.key(), trust=pki.trust, audience=audience, issuer=ISSUER),
+        lambda: StaticJwt("x", audience=audience),
+        lambda: Spire("x", audience=audience),
+        lambda: TokenCheck("x", audience=audience),
+        lambda: Oidc("https://issuer", audience=audience if isinstance(audience, str) else audience[1]),
+    ):
+        with pytest.raises(ConfigurationError, match="has a space or a comma"):
+            make()
 
 
 def test_a_shared_secret_on_another_machine_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:

@@ -132,3 +132,25 @@ asyncio.run(main())
     run = start("-c", script, python=True, SLIM_ENDPOINT=endpoint)
     assert run.wait() == 0
     assert run.output == "[] True\n"
+
+
+def test_what_a_replica_logs_outside_of_its_handlers_names_its_agent(
+    start: Starter, endpoint: str, tmp_path: Path
+) -> None:
+    (tmp_path / "ticking.py").write_text(
+        "import asyncio, logging\n"
+        "from slim_actors import Agent\n"
+        "class Ticking(Agent, name='t/t/ticking'):\n"
+        "    async def started(self, ctx): self.task = asyncio.create_task(self.tick())\n"
+        "    async def receive(self, message): ...\n"
+        "    async def tick(self):\n"
+        "        while True:\n"
+        "            await asyncio.sleep(0.1)\n"
+        "            logging.warning('tick')\n"
+    )
+    run = start("run", str(tmp_path / "ticking.py"), "--endpoint", endpoint)
+    (joined,) = run.until(r"^joined +replica 1 (\S+)")
+    run.until("tick", times=2)
+    assert run.stop() == 0
+    run.wait()
+    assert lines(run.output)[-1]["agent"] == joined[1]

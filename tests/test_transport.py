@@ -6,28 +6,38 @@ import ast
 import asyncio
 import contextlib
 import functools
+import gc
 import importlib.util
 import os
 import random
 import socket
 import sys
 import types
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from slim_bindings._slim_bindings import slim_bindings as core
 
-from slim_actors import Anycast, Runtime
+from slim_actors import Anycast, Runtime, SharedSecret
 from slim_actors.endpoints import Endpoint
+from slim_actors.testing import MemoryNetwork, VirtualClock
+from slim_actors.transport import slim as slim_transport
+from slim_actors.transport.base import SessionOptions
 from slim_actors.transport.bindings import no_delay
 from slim_actors.transport.lowering import copy_in_blocks
+from slim_actors.transport.memory import MemoryTransport
 from slim_actors.transport.node import SlimNode
 from slim_actors.transport.polling import poll_directly
+from slim_actors.transport.port import SlimPort
+from slim_actors.transport.security import Connection
+from slim_actors.transport.slim import SlimTransport
 from slim_actors.transport.sockets import NoDelay
 from tests.agents_for_tests import Echo
-from tests.conftest import ROOT, Starter, eventually, free_endpoint
+from tests.conftest import ROOT, SECRET, Starter, eventually, free_endpoint
 
 
 def imports(path: Path) -> set[str]:
@@ -385,3 +395,60 @@ async def test_a_node_can_be_stopped_and_started_in_one_process() -> None:
         await node.stop()
         await node.stop()
         assert not await endpoint.listening()
+
+
+async def test_the_watch_goes_on_although_somebody_stumbles_over_the_return_of_the_node(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Probe:
+        """Away at every other look."""
+
+        looks = 0
+
+        async def reachable(self) -> bool:
+            self.looks += 1
+            return self.looks % 2 == 0
+
+    monkeypatch.setattr(slim_transport, "_WATCH_INTERVAL", 0)
+    transport = SlimTransport(Connection(Endpoint.parse("http://127.0.0.1:1")), SharedSecret(SECRET))
+    returns: list[bool] = []
+
+    def stumble() -> None:
+        returns.append(transport.is_available)
+        raise LookupError("of somebody else's making")
+
+    transport.on_return(stumble)
+    probe: Any = Probe()
+    watch = asyncio.create_task(transport._watch(probe))
+    await eventually(lambda: len(returns) >= 3 or watch.done())
+    assert returns[:3] == [True, True, True]
+    assert "The watch over the SLIM node stumbled" in caplog.text
+    watch.cancel()
+
+
+async def test_a_port_that_is_blocked_holds_up_the_others_for_seconds_not_for_looks() -> None:
+    loop = asyncio.get_running_loop()
+
+    async def slow() -> bool:
+        await asyncio.sleep(1.5)
+        return False
+
+    with VirtualClock():
+        began = loop.time()
+        port: Any = SimpleNamespace(reconnect_if_given_up=slow, reachable=slow, _closed=False)
+        await SlimPort.come_back(port)
+        # Virtual seconds: as long as the last look takes beyond the bound.
+        assert loop.time() - began < 7
+
+
+@pytest.mark.parametrize("theirs_first", [True, False])
+async def test_a_session_in_memory_is_forgotten_when_it_is_closed(theirs_first: bool) -> None:
+    network = MemoryNetwork()
+    one, other = [await MemoryTransport(network).open(name) for name in ("a/b/one", "a/b/other")]
+    mine = await one.connect(other.address, SessionOptions())
+    theirs = await other.accept()
+    seen = [weakref.ref(session) for session in (mine, theirs)]
+    for session in (theirs, mine) if theirs_first else (mine, theirs):
+        await session.close()
+    del mine, theirs, session
+    await eventually(lambda: gc.collect() >= 0 and not any(look() for look in seen), within=5)

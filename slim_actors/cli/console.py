@@ -41,4 +41,9 @@ def _print(stream: Any, label: str, text: str, style: str, gap: str = "") -> Non
     from rich.console import Console
     from rich.text import Text
 
-    Console(file=stream).print(Text.assemble((label, style), gap, text), soft_wrap=True)
+    Console(file=stream).print(Text.assemble((label, style), gap, _visible(text)), soft_wrap=True)
+
+
+def _visible(text: str) -> str:
+    """Show what a terminal would obey: a peer has written the text."""
+    return "".join(one if one.isprintable() or one in "\n\t" else ascii(one)[1:-1] for one in text)

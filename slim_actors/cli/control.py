@@ -100,5 +100,9 @@ async def _ps() -> Exit:
         for status in statuses
         for member in status.members
     ]
+    if not rows:
+        # Where errors go: a program that reads the list gets an empty one.
+        typer.echo("No slim-actors run of this user is running on this machine.", err=True)
+        return Exit.OK
     table(("agent", "replica", "pid", "memory", "pid of the run"), rows)
     return Exit.OK

@@ -39,7 +39,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """
 
     @functools.wraps(command)
-    def wrapped(ctx: typer.Context, config: str | None, slim_config: str | None, **given: Any) -> None:
+    def wrapped(ctx: typer.Context, config: ConfigFile | None, slim_config: str | None, **given: Any) -> None:
         chosen: dict[str, Any] = {}
         for one in Settings.each():
             value = given.pop(one.name)
@@ -47,7 +47,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
             source = ctx.get_parameter_source(one.name)
             if source is not None and source.name == "COMMANDLINE":
                 chosen[one.name] = tuple(value) if isinstance(value, list) else value
-        command(settings=Settings.find(config=config, slim_config=slim_config, **chosen), **given)
+        command(settings=Settings.found_in(config, slim_config, **chosen), **given)
 
     signature = inspect.signature(command, eval_str=True)
     own = [one for one in signature.parameters.values() if one.name != "settings"]
@@ -89,14 +89,14 @@ def _config(own: list[inspect.Parameter]) -> inspect.Parameter:
     return _keyword("config", Annotated[str | None, option])
 
 
-def _reader(own: list[inspect.Parameter]) -> Callable[[typer.Context, str | None], str | None]:
-    """Make what takes the command's own options from its table of the configuration file."""
+def _reader(own: list[inspect.Parameter]) -> Callable[[typer.Context, str | None], ConfigFile | None]:
+    """Make what reads the configuration file, and takes the command's own options from its table there."""
 
-    def take_defaults(ctx: typer.Context, config: str | None) -> str | None:
+    def take_defaults(ctx: typer.Context, config: str | None) -> ConfigFile | None:
         file = read_file(Path(config)) if config else find_file()
         if file is not None:
             ctx.default_map = _defaults(own, file, ctx.info_name or "")
-        return config
+        return file
 
     return take_defaults
 

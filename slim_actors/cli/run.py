@@ -146,6 +146,10 @@ async def _run(task: Task, replicas: int, settings: Settings, limits: ReplicaLim
             count(event)
 
         if str(endpoint) != DEFAULT_ENDPOINT and not await endpoint.listening():
+            from slim_actors.loader import check_file
+
+            # A mistake in the command comes before one that time may mend.
+            check_file(task.target)
             raise no_node(endpoint)
         count = await _counting(stack) if task.otel else _no_count
         supervisor = Supervisor(task, replicas, settings.variables(), on_event, limits, prepare)

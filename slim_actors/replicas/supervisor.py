@@ -282,7 +282,9 @@ class Supervisor:
             pause = self._pause(slot, end)
             if not (is_waiting and was_waiting):
                 lost = f"{end.cause}; starting it again in {pause:.1f} s"
-                self._on_event(Event(EventKind.LOST, slot.number, process.address, lost, end.log))
+                # Who could still say why has just printed it all.
+                log = end.log if end.failure is None else ()
+                self._on_event(Event(EventKind.LOST, slot.number, process.address, lost, log))
             await asyncio.sleep(pause)
             slot.process = self._launch(slot.number)
             kind, detail = EventKind.RESTARTED, ""

@@ -121,7 +121,8 @@ class Trials(Struct, eq=False):
 
     def failed(self, peer: Replica, error: DeliveryError) -> None:
         """Take note of an error; it is raised again unless another replica may be tried."""
-        if isinstance(error, Busy | CallCycle | Stopped | Untrusted):
+        # One whose identity is refused later on may have started it, as one that is lost may have.
+        if isinstance(error, Busy | CallCycle | Stopped | Untrusted) and not error.may_have_run:
             self.refused[peer.address.instance] = error
             return
         if not isinstance(error, PeerLost):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from datetime import timedelta
 
 from slim_actors.credentials import Credentials
@@ -12,11 +11,16 @@ from slim_actors.errors import DeliveryError, Denied, SlimActorsError, Untrusted
 from slim_actors.names import Address
 from slim_actors.transport.bindings import slim
 from slim_actors.transport.identities import create_open_app
-from slim_actors.transport.introduction import Line, behind_door, door_of, introduce
+from slim_actors.transport.introduction import (
+    Line,
+    be_introduced,
+    behind_door,
+    door_of,
+    introduce,
+    log_refusal,
+)
 
 __all__ = ["Door"]
-
-_logger = logging.getLogger("slim_actors.identity")
 
 _MOST_AT_ONCE = 4
 _KNOCK_EVERY = timedelta(seconds=0.25)
@@ -40,14 +44,17 @@ class Door:
         self._credentials = credentials
         self._connection = -1
         self._app: slim.App | None = None
+        self._is_heard = False
+        self._opening = asyncio.Lock()
         self._visits: set[asyncio.Task[None]] = set()
         self._server: asyncio.Task[None] | None = None
 
     async def join(self, connection: int) -> None:
         """Use this connection, from now on."""
         self._connection = connection
+        self._is_heard = False
         if self._app is not None:
-            await self._app.subscribe_async(self._app.name(), connection)
+            await self._opened()
 
     def serve(self) -> None:
         """Answer those who come, from now on."""
@@ -83,9 +90,12 @@ class Door:
 
     async def _opened(self) -> slim.App:
         # Most never knock, and who only sends has no visitors.
-        if self._app is None:
-            self._app = create_open_app(self._service, door_of(self._name))
-            await self._app.subscribe_async(self._app.name(), self._connection)
+        async with self._opening:
+            if self._app is None:
+                self._app = create_open_app(self._service, door_of(self._name))
+            if not self._is_heard:
+                await self._app.subscribe_async(self._app.name(), self._connection)
+                self._is_heard = True
         return self._app
 
     async def _serve(self) -> None:
@@ -103,11 +113,12 @@ class Door:
             visit.add_done_callback(self._visits.discard)
 
     async def _receive(self, app: slim.App, session: slim.Session, *, welcome: bool) -> None:
+        name = behind_door(session)
         try:
             if welcome:
-                await introduce(Line(session, behind_door(session)), self._credentials)
+                await be_introduced(Line(session, name), self._credentials)
         except (Denied, Untrusted) as error:
-            _logger.warning("%s", error)
+            log_refusal(name, str(error))
         except (SlimActorsError, slim.SlimError, TimeoutError):
             # A stranger that says nothing sensible; the door is there for others.
             return

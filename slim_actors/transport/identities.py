@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from slim_actors.credentials import subject_of_instance
 from slim_actors.errors import ConfigurationError
 from slim_actors.identity import Identity, Jwt, SharedSecret, Spire, trusted
 from slim_actors.transport.bindings import innermost, slim
@@ -16,21 +15,27 @@ DOOR_SECRET = "slim-actors: no secret, who is there is asked and checked"  # noq
 """What apps share whose peers are checked by slim-actors alone: it keeps nobody out."""
 
 
-def create_app(service: slim.Service, name: str, identity: Identity) -> slim.App:
+def create_app(service: slim.Service, name: str, identity: Identity, subject: str) -> slim.App:
     """Make an app with this identity.
 
     A token from a file is not among what SLIM can do: the bindings sign each set-up of a session with a key
     that the token must name, and a token that somebody else issued names none. Such an app is open to all as
     far as SLIM is concerned, and each side introduces itself instead.
 
+    Args:
+        service: Whose app it is.
+        name: Its name.
+        identity: Who it is.
+        subject: Whom the tokens name that SLIM makes for it.
+
     Raises:
         ConfigurationError: SLIM does not take it, or a file that it needs cannot be used.
     """
     match identity:
         case SharedSecret():
-            return _create(service, name, *_by_secret(name, identity.secret))
+            return _create(service, name, *_by_secret(subject, identity.secret))
         case Jwt():
-            return _create(service, name, *_by_key(name, identity))
+            return _create(service, name, *_by_key(subject, identity))
         case Spire():
             return _create(service, name, *_by_spire(identity))
         case _:
@@ -51,15 +56,14 @@ def _create(service: slim.Service, name: str, provider: Any, verifier: Any) -> s
         raise ConfigurationError(f"SLIM refuses the identity of {name}: {innermost(error)}.") from None
 
 
-def _by_secret(name: str, secret: str) -> tuple[Any, Any]:
+def _by_secret(subject: str, secret: str) -> tuple[Any, Any]:
     return (
-        slim.IdentityProviderConfig.SHARED_SECRET(id=name, data=secret),
-        slim.IdentityVerifierConfig.SHARED_SECRET(id=name, data=secret),
+        slim.IdentityProviderConfig.SHARED_SECRET(id=subject, data=secret),
+        slim.IdentityVerifierConfig.SHARED_SECRET(id=subject, data=secret),
     )
 
 
-def _by_key(name: str, identity: Jwt) -> tuple[Any, Any]:
-    subject = subject_of_instance(identity.subject or name)
+def _by_key(subject: str, identity: Jwt) -> tuple[Any, Any]:
     check = checking(trusted(identity), identity.audience, identity.issuer)
     return (
         slim.IdentityProviderConfig.JWT(config=signing(identity, subject)),

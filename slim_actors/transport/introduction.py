@@ -5,21 +5,41 @@ can open a session to, on which nothing passes but introductions. Who is not let
 and both sides can say it. Where SLIM cannot check a token at all (`StaticJwt`), sessions begin with the same
 introductions.
 
-Each side sends its token, and then whether it refuses the other's.
+Who opened the session speaks first: he is a stranger, and the agent shows its own token to nobody whom it
+has not believed. The tokens are for introductions only (`StaticJwt` has one token for everything).
+
+The caller sends its token; the agent sends its own, or why it refuses the caller's; and the caller says
+whether it refuses the agent's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import msgspec
 
 from slim_actors.credentials import KINDS, Claims, Credentials, Refused
 from slim_actors.errors import ConfigurationError, Denied, Untrusted
+from slim_actors.names import printable
+from slim_actors.throttle import Throttle
 from slim_actors.transport.base import SessionClosed
 from slim_actors.transport.bindings import slim
 
-__all__ = ["INTRODUCTION", "Introduction", "Line", "behind_door", "door_of", "introduce", "next_message"]
+__all__ = [
+    "HIDDEN",
+    "INTRODUCTION",
+    "Introduction",
+    "Line",
+    "be_introduced",
+    "behind_door",
+    "door_of",
+    "introduce",
+    "log_refusal",
+    "next_message",
+]
 
 _DOOR = " slim-actors-door"
 INTRODUCTION = "slim-actors/introduction"
@@ -28,6 +48,19 @@ INTRODUCTION = "slim-actors/introduction"
 _WITHIN = 4.0
 _ERRORS_IN_A_ROW = 5
 _MOST_CHARACTERS = 300
+HIDDEN = "its token cannot be checked"
+"""What a peer is told where the fault is this side's: what it is, is nothing that a stranger need know."""
+_NOTHING_TO_SHOW = "the agent there cannot show its token now"
+
+
+_logger = logging.getLogger("slim_actors.identity")
+_time_to_log = Throttle()
+
+
+def log_refusal(name: str, text: str) -> None:
+    """Log who is refused, or refuses: a line a minute for each name, for strangers can bring it about."""
+    if _time_to_log(name):
+        _logger.warning("%s", printable(text))
 
 
 class Introduction(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -77,9 +110,11 @@ class Line:
             SessionClosed: It is no introduction.
         """
         try:
-            return msgspec.json.decode(data, type=Introduction)
+            said = msgspec.json.decode(data, type=Introduction)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise SessionClosed(f"{self.peer} did not say who it is") from None
+        # It goes to a person.
+        return msgspec.structs.replace(said, refused=printable(said.refused)[:_MOST_CHARACTERS])
 
 
 async def next_message(session: slim.Session, peer: object) -> slim.ReceivedMessage:
@@ -112,42 +147,75 @@ def behind_door(session: slim.Session) -> str:
 
 
 async def introduce(line: Line, credentials: Credentials) -> Claims:
-    """Say who this is, and learn who the peer is.
+    """Say who this is to whom this side called, and learn who that is.
 
     Raises:
         Denied: The peer refuses this side; the text says why.
-        Untrusted: This side refuses the peer.
+        Untrusted: This side refuses the peer, or has nothing to show.
         SessionClosed: The peer went away, or did not say who it is in time.
     """
+    async with _in_time(line):
+        await line.send(_shown(line, credentials))
+        theirs = await line.next()
+        if theirs.refused:
+            raise Denied(f"{line.peer} refuses this identity: {theirs.refused.rstrip('.')}.")
+        claims = await _believe(line, theirs, credentials)
+        await line.send(Introduction())
+        return claims
+
+
+async def be_introduced(line: Line, credentials: Credentials) -> Claims:
+    """Learn who calls, and say who this is once the caller is believed.
+
+    Raises:
+        Denied: The peer refuses this side; the text says why.
+        Untrusted: This side refuses the peer, or has nothing to show.
+        SessionClosed: The peer went away, or did not say who it is in time.
+    """
+    async with _in_time(line):
+        claims = await _believe(line, await line.next(), credentials)
+        try:
+            shown = _shown(line, credentials)
+        except Untrusted:
+            await line.send(Introduction(refused=_NOTHING_TO_SHOW))
+            raise
+        await line.send(shown)
+        refused = (await line.next()).refused
+        if refused:
+            raise Denied(f"{line.peer} refuses this identity: {refused.rstrip('.')}.")
+        return claims
+
+
+@asynccontextmanager
+async def _in_time(line: Line) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout(_WITHIN):
-            return await _introduce(line, credentials)
+            yield
     except TimeoutError:
         raise SessionClosed(f"{line.peer} did not say who it is within {_WITHIN:.0f} s") from None
 
 
-def _known(kind: str) -> str:
-    return kind if kind in KINDS else "another kind of identity"
+def _shown(line: Line, credentials: Credentials) -> Introduction:
+    try:
+        return Introduction(token=credentials.token(), kind=credentials.kind)
+    except ConfigurationError as error:
+        raise Untrusted(f"{line.peer} cannot be told who this is: {error}") from None
 
 
-async def _introduce(line: Line, credentials: Credentials) -> Claims:
-    await line.send(Introduction(token=credentials.token(), kind=credentials.kind))
-    theirs = await line.next()
-    claims, mine = None, ""
+async def _believe(line: Line, theirs: Introduction, credentials: Credentials) -> Claims:
+    """Check what the peer shows; if it is refused, both sides are told."""
+    why = ""
     try:
         claims = credentials.verify(theirs.token)
-        if theirs.kind != credentials.kind:
-            mine = f"it has {_known(theirs.kind)}, and here is {credentials.kind}: those do not meet"
     except Refused as error:
-        mine = str(error)
+        why = str(error)
     except ConfigurationError as error:
-        # What is wrong here is nothing that a stranger need know.
-        await line.send(Introduction(refused="its token cannot be checked"))
+        await line.send(Introduction(refused=HIDDEN))
         raise Untrusted(f"{line.peer} cannot be checked: {error}") from None
-    await line.send(Introduction(refused=mine))
-    verdict = await line.next()
-    if mine or claims is None:
-        raise Untrusted(f"{line.peer} is refused: {mine}.")
-    if verdict.refused:
-        raise Denied(f"{line.peer} refuses this identity: {verdict.refused[:_MOST_CHARACTERS]}.")
-    return claims
+    else:
+        if theirs.kind == credentials.kind:
+            return claims
+        kind = theirs.kind if theirs.kind in KINDS else "another kind of identity"
+        why = f"it has {kind}, and here is {credentials.kind}: those do not meet"
+    await line.send(Introduction(refused=why))
+    raise Untrusted(f"{line.peer} is refused: {why}.")

@@ -8,10 +8,10 @@ from typing import Any
 
 from slim_actors.auth import Auth, Basic, Oidc, TokenCheck
 from slim_actors.errors import ConfigurationError
+from slim_actors.files import read_text
 from slim_actors.identity import Jwt, StaticJwt, trusted
 from slim_actors.transport.bindings import slim
 from slim_actors.transport.tokens import checking, signing
-from slim_actors.trust import read_text
 
 __all__ = ["asked", "refusal", "shown"]
 

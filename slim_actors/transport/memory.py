@@ -223,7 +223,8 @@ class MemoryPort:
         self._network = network
         self._address = address
         self._arrived: asyncio.Queue[MemorySession | None] = asyncio.Queue()
-        self._sessions: list[MemorySession] = []
+        # In the order in which they came, or faults would not be reproducible.
+        self._sessions: dict[MemorySession, None] = {}
         self.is_found = True
 
     @property
@@ -247,13 +248,15 @@ class MemoryPort:
         mine = MemorySession(self._network, self._address, port.address, options)
         theirs = MemorySession(self._network, port.address, self._address, options)
         mine.other, theirs.other = theirs, mine
-        self._sessions.append(mine)
+        self._sessions[mine] = None
+        mine.on_close = self._forget
         port.offer(theirs)
         return mine
 
     def offer(self, session: MemorySession) -> None:
         """Take a session that somebody opened to this instance."""
-        self._sessions.append(session)
+        self._sessions[session] = None
+        session.on_close = self._forget
         self._arrived.put_nowait(session)
 
     async def accept(self) -> MemorySession:
@@ -269,10 +272,13 @@ class MemoryPort:
 
     async def close(self) -> None:
         """See `Port.close`."""
-        for session in self._sessions:
+        for session in list(self._sessions):
             await session.close()
         self._network.remove(self)
         self._arrived.put_nowait(None)
+
+    def _forget(self, session: MemorySession) -> None:
+        self._sessions.pop(session, None)
 
     def vanish(self) -> None:
         """End everything on this side, without a word to the other."""
@@ -285,6 +291,7 @@ class MemorySession:
     """One end of a conversation. See `Session`."""
 
     other: MemorySession
+    on_close: Callable[[MemorySession], None]
 
     def __init__(
         self, network: MemoryNetwork, source: Address, peer: Address, options: SessionOptions
@@ -346,6 +353,7 @@ class MemorySession:
 
     async def close(self) -> None:
         """See `Session.close`."""
+        self.on_close(self)
         if self._is_over:
             return
         self.end()

@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 from slim_actors.backoff import Backoff
 from slim_actors.credentials import credentials_of
-from slim_actors.errors import Busy, DeliveryError, Denied, NodeUnreachable, NoRoute, NotANode, Untrusted
+from slim_actors.errors import Busy, Denied, NodeUnreachable, NoRoute, NotANode, Untrusted
 from slim_actors.identity import Identity, StaticJwt
 from slim_actors.names import Address
 from slim_actors.transport.base import SessionClosed, SessionOptions
@@ -33,7 +33,7 @@ _CONNECT_WITHIN = 4.0
 _PROBE_WITHIN = 1.5
 _CLOSE_WITHIN = 1.0
 _ACCEPT_PAUSE = 0.01
-_COME_BACK_LOOKS = 15
+_COME_BACK_WITHIN = 3.0
 _RECONNECT = Backoff(0.2, 2.0, jitter=0.8)
 _LOOK_AFTER = 1.0
 _KNOCK_AFTER = 1.0
@@ -55,8 +55,9 @@ class SlimPort:
     def __init__(self, transport: _Transport, name: str, identity: Identity) -> None:
         self._transport = transport
         self._service = new_service()
-        self._app = create_app(self._service, name, identity)
         credentials = credentials_of(identity, name)
+        subject = credentials.id if credentials is not None else ""
+        self._app = create_app(self._service, name, identity, subject)
         self._checks = Checks(credentials, introduces=isinstance(identity, StaticJwt))
         self._door = Door(self._service, name, credentials) if credentials is not None else None
         self._address = Address(name, self._app.id())
@@ -127,7 +128,8 @@ class SlimPort:
             try:
                 session = await self._listening
                 framed = _FRAMED in session.metadata()
-                return self._adopt(session, _address_of(session.destination()), framed=framed)
+                peer = _address_of(session.destination())
+                return self._adopt(session, peer, framed=framed, is_caller=False)
             except asyncio.CancelledError:
                 if not self._closed:
                     raise
@@ -181,7 +183,10 @@ class SlimPort:
 
     async def come_back(self) -> None:
         """Wait until the node knows this port again, for a while: a blocked one must not hold up others."""
-        for _ in range(_COME_BACK_LOOKS):
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _COME_BACK_WITHIN
+        # In seconds: on a connection that is blocked each look alone takes some.
+        while loop.time() < until:
             await self.reconnect_if_given_up()
             if self._closed or await self.reachable():
                 return
@@ -279,12 +284,15 @@ class SlimPort:
             # It is closed already, by the other end.
             raise Busy(f"{target} takes no more sessions now.") from None
         peer = next((_address_of(other) for other in others if other.id() != self._app.id()), target)
-        adopted = self._adopt(session, peer, framed=options.framed)
+        adopted = self._adopt(session, peer, framed=options.framed, is_caller=True)
         try:
             await adopted.introduced()
-        except (DeliveryError, SessionClosed) as error:
+        except SessionClosed as error:
             await adopted.close()
-            raise error if isinstance(error, DeliveryError) else Untrusted(f"{error}.") from None
+            raise Untrusted(f"{error}.") from None
+        except BaseException:
+            await adopted.close()
+            raise
         return adopted
 
     @staticmethod
@@ -294,8 +302,8 @@ class SlimPort:
             return slim.Name(org, namespace, service)
         return slim.Name.new_with_id(org, namespace, service, target.instance)
 
-    def _adopt(self, session: slim.Session, peer: Address, *, framed: bool) -> SlimSession:
-        adopted = SlimSession(session, peer, self, self._checks, framed=framed)
+    def _adopt(self, session: slim.Session, peer: Address, *, framed: bool, is_caller: bool) -> SlimSession:
+        adopted = SlimSession(session, peer, self, self._checks, framed=framed, is_caller=is_caller)
         self._sessions.add(adopted)
         return adopted
 

@@ -8,9 +8,9 @@ import os
 import re
 import sys
 import threading
-import time
 from collections.abc import Iterator
 
+from slim_actors.throttle import Throttle
 from slim_actors.transport.bindings import initialise
 
 __all__ = ["telling_refusals"]
@@ -20,7 +20,6 @@ _logger = logging.getLogger("slim_actors.node")
 _FILTERS = ["off", "tonic_tls::server=debug", "slim_config::websocket::server=warn"]
 _COLOUR = re.compile(rb"\x1b\[[0-9;]*m")
 _REFUSED = re.compile(rb"(?:tls|TLS) accept error error=(.+)")
-_SAME_AGAIN_AFTER = 10.0
 # A connection without a word is how clients look whether anybody listens.
 _NOT_TOLD = "tls handshake eof"
 _WORDS = {
@@ -63,7 +62,7 @@ def telling_refusals() -> Iterator[None]:
 
 
 def _read(reading: int, real: int) -> None:
-    told: dict[str, float] = {}
+    time_to_log = Throttle()
     with os.fdopen(reading, "rb") as lines:
         for line in lines:
             match = _REFUSED.search(_COLOUR.sub(b"", line).strip())
@@ -72,9 +71,7 @@ def _read(reading: int, real: int) -> None:
                     os.write(real, line)
                 continue
             why = match[1].decode(errors="replace")
-            now = time.monotonic()
-            if why != _NOT_TOLD and now - told.get(why, -_SAME_AGAIN_AFTER) >= _SAME_AGAIN_AFTER:
-                told[why] = now
+            if why != _NOT_TOLD and time_to_log(why):
                 _logger.warning("A client is refused: %s.", _in_words(why))
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
@@ -18,13 +17,20 @@ from slim_actors.names import Address
 from slim_actors.transport.base import Payload, SessionClosed
 from slim_actors.transport.bindings import innermost, slim
 from slim_actors.transport.flight import Flight
-from slim_actors.transport.introduction import INTRODUCTION, Introduction, Line, introduce, next_message
+from slim_actors.transport.introduction import (
+    HIDDEN,
+    INTRODUCTION,
+    Introduction,
+    Line,
+    be_introduced,
+    introduce,
+    log_refusal,
+    next_message,
+)
 
 __all__ = ["Checks", "SlimSession"]
 
 T = TypeVar("T")
-
-_logger = logging.getLogger("slim_actors.identity")
 
 _MLS_SUBJECT = "slim-peer-subject"
 
@@ -54,7 +60,14 @@ class SlimSession:
     """One SLIM point-to-point session."""
 
     def __init__(
-        self, session: slim.Session, peer: Address, port: _Port, checks: Checks, *, framed: bool
+        self,
+        session: slim.Session,
+        peer: Address,
+        port: _Port,
+        checks: Checks,
+        *,
+        framed: bool,
+        is_caller: bool,
     ) -> None:
         self._session = session
         self._port = port
@@ -66,7 +79,7 @@ class SlimSession:
         self._introduces = checks.introduces
         self._introduction: asyncio.Task[None] | None = None
         if checks.introduces:
-            self._introduction = port.background(self._introduce())
+            self._introduction = port.background(self._introduce(introduce if is_caller else be_introduced))
 
     @property
     def peer(self) -> Address:
@@ -107,13 +120,14 @@ class SlimSession:
         while True:
             message = await next_message(self._session, self._peer)
             context = message.context
-            if context.payload_type == INTRODUCTION:
-                self._take_refusal(message.payload)
-                continue
             if not self._introduces:
+                # First of all: an impostor's refusal is nobody's.
                 refusal = self._check(context)
                 if refusal is not None:
                     await self._refuse(refusal)
+            if context.payload_type == INTRODUCTION:
+                self._take_refusal(message.payload)
+                continue
             return Payload(message.payload, context.payload_type)
 
     async def alive(self, data: bytes | None, payload_type: str, within: float) -> bool:
@@ -135,12 +149,12 @@ class SlimSession:
         """See `Session.close`."""
         self._port.discard(self, self._session)
 
-    async def _introduce(self) -> None:
+    async def _introduce(self, how: Callable[[Line, Credentials], Coroutine[Any, Any, Claims]]) -> None:
         assert self._credentials is not None, "who introduces itself has something to show"
         try:
-            claims = await introduce(Line(self._session, str(self._peer)), self._credentials)
+            claims = await how(Line(self._session, str(self._peer)), self._credentials)
         except (Denied, Untrusted) as error:
-            _logger.warning("%s", error)
+            log_refusal(self._peer.name, str(error))
             raise
         self._know(claims)
 
@@ -164,17 +178,24 @@ class SlimSession:
             return None
         try:
             claims = self._credentials.verify(context.identity)
-        except (Refused, ConfigurationError) as error:
+        except Refused as error:
             return str(error)
-        if self._mls and context.metadata.get(_MLS_SUBJECT) != claims.id:
-            return "it shows the token of somebody else"
-        if claims.subject != self._peer.subject:
+        except ConfigurationError as error:
+            # What is wrong here is nothing that a stranger need know.
+            log_refusal(self._peer.name, f"{self._peer} cannot be checked: {error}")
+            return HIDDEN
+        why = None
+        if claims.is_for_introductions:
+            why = "it shows a token that is for introductions only"
+        elif self._mls and context.metadata.get(_MLS_SUBJECT) != claims.id:
+            why = "it shows the token of somebody else"
+        elif claims.subject != self._peer.subject:
             self._know(claims)
-        return None
+        return why
 
     async def _refuse(self, why: str) -> None:
         """Tell both sides, and end the session."""
-        _logger.warning("%s is refused: %s.", self._peer, why.rstrip("."))
+        log_refusal(self._peer.name, f"{self._peer} is refused: {why.rstrip('.')}.")
         with contextlib.suppress(SessionClosed):
             await Line(self._session, str(self._peer)).send(Introduction(refused=why))
         raise SessionClosed(f"its identity is refused: {why}", Untrusted)
@@ -182,7 +203,7 @@ class SlimSession:
     def _take_refusal(self, data: bytes) -> None:
         refused = Line(self._session, str(self._peer)).read(data).refused
         if refused:
-            _logger.warning("%s refuses this identity: %s.", self._peer, refused)
+            log_refusal(self._peer.name, f"{self._peer} refuses this identity: {refused.rstrip('.')}.")
             raise SessionClosed(f"it refuses this identity: {refused}", Denied)
 
     def _know(self, claims: Claims) -> None:

@@ -148,13 +148,12 @@ class SlimTransport:
                     continue
                 self._up.clear()
                 await self._repair(probe)
+                self._up.set()
+                for callback in list(self._returned):
+                    callback()
             except Exception:
                 # Whatever it was: without the watch nobody would ever reconnect.
                 _logger.exception("The watch over the SLIM node stumbled")
-                continue
-            self._up.set()
-            for callback in list(self._returned):
-                callback()
 
     async def _repair(self, probe: SlimPort) -> None:
         while not await probe.reachable():

@@ -7,9 +7,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from slim_actors.files import read_text
 from slim_actors.identity import Jwt
 from slim_actors.transport.bindings import slim
-from slim_actors.trust import Trust, read_text, signing_algorithm
+from slim_actors.trust import Trust, signing_algorithm
 
 __all__ = ["checking", "signing"]
 

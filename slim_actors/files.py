@@ -1,0 +1,49 @@
+"""The files that a user names: their paths, and what is in them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from slim_actors.errors import ConfigurationError
+
+__all__ = ["check_readable", "read_text", "to_path"]
+
+
+def to_path(value: str | os.PathLike[str]) -> Path:
+    """Give a path as a user writes it."""
+    return Path(value).expanduser()
+
+
+def read_text(file: Path, what: str) -> str:
+    """Give what is in a file.
+
+    Args:
+        file: Where it is.
+        what: What it is, in words.
+
+    Raises:
+        ConfigurationError: It cannot be read.
+    """
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(file, what, error) from None
+
+
+def check_readable(file: Path, what: str) -> None:
+    """Refuse a file that cannot be read, for those who say less about it.
+
+    Raises:
+        ConfigurationError: It cannot be read.
+    """
+    try:
+        with file.open("rb"):
+            return
+    except OSError as error:
+        raise _unreadable(file, what, error) from None
+
+
+def _unreadable(file: Path, what: str, error: OSError | UnicodeDecodeError) -> ConfigurationError:
+    why = error.strerror if isinstance(error, OSError) else "it is no text"
+    return ConfigurationError(f"The {what} {file} cannot be read: {why}.")
