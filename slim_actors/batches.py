@@ -29,7 +29,7 @@ _int_decoder = msgspec.msgpack.Decoder(int)
 
 _ONE_PART = b"\x91\x95\x0f"
 """How a payload with nothing but a part begins: whatever is in it, no list or map is built of it."""
-_KNOWN_TAGS = range(1, 18)
+_KNOWN_TAGS = range(1, 19)
 _SEVERAL = frozenset((wire.Items, wire.Tells))
 _UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 

@@ -46,6 +46,9 @@ class Host(Protocol):
 
     outcomes: Outcomes
 
+    def newcomer(self) -> None:
+        """Take note that another instance of the same name has come."""
+
     def forget(self, conversation: Conversation) -> None:
         """Take note that a conversation is over."""
 
@@ -94,6 +97,11 @@ class Conversation:
         """Tell the caller to send its next messages elsewhere."""
         if self.link.framed:
             self.link.send(wire.Leaving())
+
+    def say_newcomer(self) -> None:
+        """Tell the caller that there is another replica."""
+        if self.link.framed:
+            self.link.send(wire.Newcomer())
 
     async def close(self) -> None:
         """End the conversation: what the caller has sent that never came was not, and is not, started."""
@@ -241,6 +249,11 @@ class Conversation:
             self._message(tell)
         if not tells:
             self.problem(Problem(frame.id, "A frame cannot be read: it holds no messages."))
+
+    def _newcomer(self, _: wire.Newcomer) -> None:
+        # From others it would make all callers look round for nothing.
+        if self.link.peer.name == self._cell.address.name:
+            self._host.newcomer()
 
     def _message(self, frame: wire.Incoming) -> None:
         if self._is_over:
@@ -394,4 +407,5 @@ _TAKES: dict[type[wire.Frame], Callable[[Conversation, Any], None]] = {
     wire.End: Conversation._flowed,  # noqa: SLF001
     wire.Grant: Conversation._granted,  # noqa: SLF001
     wire.Cancel: Conversation._cancelled,  # noqa: SLF001
+    wire.Newcomer: Conversation._newcomer,  # noqa: SLF001
 }

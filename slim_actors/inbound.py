@@ -29,6 +29,8 @@ __all__ = ["Inbound"]
 
 _GOODBYE_WITHIN = 1.0
 _REFUSALS_AT_ONCE = 32
+_NEWS_AFTER = 0.2
+"""Seconds in which several newcomers are one piece of news."""
 
 _logger = logging.getLogger("slim_actors.inbound")
 
@@ -53,6 +55,7 @@ class Inbound:
         self._time_to_log = Throttle()
         self._refusals: set[asyncio.Task[None]] = set()
         self._conversations: set[Conversation] = set()
+        self._news: asyncio.TimerHandle | None = None
         self._transport = transport
         transport.on_return(self._greet_all)
         self._acceptor = asyncio.create_task(self._accept(), name=f"accept {port.address}")
@@ -61,6 +64,16 @@ class Inbound:
         """Tell all callers to send their next messages elsewhere."""
         for conversation in self._conversations:
             conversation.say_leaving()
+
+    def newcomer(self) -> None:
+        """Tell all callers, soon, that another instance of the same name has come."""
+        if self._news is None:
+            self._news = asyncio.get_running_loop().call_later(_NEWS_AFTER, self._tell_news)
+
+    def _tell_news(self) -> None:
+        self._news = None
+        for conversation in self._conversations:
+            conversation.say_newcomer()
 
     async def farewell(self) -> None:
         """Wait a moment for callers that know the instance is leaving to end their conversations.
@@ -75,6 +88,8 @@ class Inbound:
     async def close(self) -> None:
         """End all conversations, and accept no more."""
         self._transport.forget_return(self._greet_all)
+        if self._news is not None:
+            self._news.cancel()
         self._acceptor.cancel()
         await asyncio.wait([self._acceptor])
         closing = (conversation.close() for conversation in list(self._conversations))

@@ -14,6 +14,7 @@ from slim_actors.deadletters import DeadLetters
 from slim_actors.endpoints import no_node
 from slim_actors.errors import ConfigurationError, DeclarationError, EndpointInUse, NodeUnreachable, NotANode
 from slim_actors.factory import Factory, make
+from slim_actors.herald import Herald
 from slim_actors.identity import Identity
 from slim_actors.inbound import Inbound
 from slim_actors.keeper import Keeper
@@ -161,6 +162,8 @@ class Runtime(Verbs):
             self._stack.push_async_callback(self._transport.close)
             self._pulse = Pulse(self._transport, self._lost_after)
             self._stack.push_async_callback(self._pulse.stop)
+            self._herald = Herald()
+            self._stack.push_async_callback(self._herald.stop)
             for running in self._hooks.running:
                 held = running(self)
                 if held is not None:
@@ -292,6 +295,7 @@ class Runtime(Verbs):
         except BaseException:
             await ref.stop(drain=0.0)
             raise
+        self._herald.came(port)
         return ref
 
     def _keep(self, top: C) -> C:

@@ -36,6 +36,7 @@ __all__ = [
     "Item",
     "Items",
     "Leaving",
+    "Newcomer",
     "Part",
     "Ping",
     "Reply",
@@ -225,6 +226,10 @@ class Tells(_Frame, tag=17, frozen=True):
         ]
 
 
+class Newcomer(_Frame, tag=18, frozen=True):
+    """Another replica of the agent's name has come: whoever balances messages should look for it."""
+
+
 Incoming = Ask | Tell | Stream
 """What asks an agent to do something."""
 
@@ -246,6 +251,7 @@ Frame = (
     | Leaving
     | Part
     | Tells
+    | Newcomer
 )
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=encode_hook)

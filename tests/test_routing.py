@@ -18,9 +18,10 @@ from slim_actors import (
     Stopped,
     Unicast,
     handler,
+    wire,
 )
 from slim_actors.names import Address
-from slim_actors.routing import table
+from slim_actors.routing import pool, table
 from slim_actors.testing import TestRuntime
 from slim_actors.transport.base import SessionOptions
 from slim_actors.transport.memory import MemoryPort, MemorySession
@@ -101,7 +102,7 @@ async def test_a_replica_that_appears_later_is_found_within_5_seconds(runtime: R
     await eventually(found, within=5)
 
 
-async def test_a_pool_in_which_nothing_changes_is_looked_round_no_more_often_than_newcomers_need(
+async def test_where_nobody_comes_or_goes_discovery_is_hardly_asked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     set_ups = 0
@@ -120,8 +121,47 @@ async def test_a_pool_in_which_nothing_changes_is_looked_round_no_more_often_tha
             await runtime.ask(ECHO, 1)
             # On the virtual clock: a minute in all.
             await asyncio.sleep(0.2)
-    # Two each time: one replica, and one more that there may be. Every 5 s at the least.
-    assert 2 * 12 <= set_ups <= 2 * 18
+    # Two each time: one replica, and one more that there may be.
+    assert 2 <= set_ups <= 6
+
+
+async def test_newcomers_are_told_of_and_callers_look_for_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So nobody looks unless he is told.
+    monkeypatch.setattr(pool, "_LOOK_ANYWAY_AFTER", 3600.0)
+    host, caller = await world.runtime(), await world.runtime()
+    await host.spawn(Echo)
+    assert len(await answered_by(caller, ECHO, 4)) == 1
+    newcomers = {(await host.spawn(Echo)).address.instance for _ in range(3)}
+
+    async def all_found() -> bool:
+        return newcomers <= set(await answered_by(caller, ECHO, 4))
+
+    await eventually(all_found, within=15)
+
+
+async def test_only_one_of_the_same_name_is_believed_that_there_is_a_newcomer(
+    test_runtime: TestRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_LOOK_ANYWAY_AFTER", 3600.0)
+    told: list[object] = []
+    monkeypatch.setattr(pool.Pool, "look_again", lambda known: told.append(known))
+    ref = await test_runtime.spawn(Echo)
+    assert await test_runtime.ask(ECHO, "x") == "x"
+    port = await test_runtime._transport.open("test/ns/stranger")
+    sibling = await test_runtime._transport.open("test/ns/echo")
+    for each in (port, sibling):
+        assert told == []
+        session = await each.connect(ref.address, SessionOptions())
+        await session.send(wire.join([wire.encode_frame(wire.Newcomer())]), wire.PAYLOAD_TYPE)
+        # Its hello, and what it answers to this.
+        await session.send(
+            wire.join([wire.encode_frame(wire.Ask(1, "str", b"\xa1x", 5.0))]), wire.PAYLOAD_TYPE
+        )  # type: ignore[arg-type]
+        for _ in range(2):
+            await session.receive()
+    await eventually(lambda: bool(told))
 
 
 async def test_a_replica_that_stops_leaves_the_pool_at_once(runtime: Runtime) -> None:

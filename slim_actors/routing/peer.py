@@ -65,6 +65,8 @@ class Peer:
         self._sent_again_at = float("-inf")
         self.is_lost = False
         """Whether nothing can be sent to it any more."""
+        self.news: Callable[[], None] = _nobody
+        """Called when it says that another replica has come."""
         self.is_leaving = False
         """Whether the replica said that it is stopping."""
         self._refusal: DeliveryError | None = None
@@ -314,6 +316,9 @@ class Peer:
         self._idempotent = frozenset(frame.idempotent)
         self._window.resize(frame.window, frame.most_bytes)
 
+    def _told(self, frame: wire.Newcomer) -> None:
+        self.news()
+
     def _left(self, frame: wire.Leaving) -> None:
         self.is_leaving = True
         self._leave_if_done()
@@ -352,6 +357,9 @@ class Peer:
             pending.end(error=copy(error))
 
 
+def _nobody() -> None: ...
+
+
 _TAKES: dict[type[wire.Frame], Callable[[Peer, Any], None]] = {
     wire.Accepted: Peer._accepted,  # noqa: SLF001 (the table of the class itself)
     wire.Error: Peer._failed,  # noqa: SLF001
@@ -361,5 +369,6 @@ _TAKES: dict[type[wire.Frame], Callable[[Peer, Any], None]] = {
     wire.Grant: Peer._granted,  # noqa: SLF001
     wire.Credit: Peer._credited_more,  # noqa: SLF001
     wire.Leaving: Peer._left,  # noqa: SLF001
+    wire.Newcomer: Peer._told,  # noqa: SLF001
     wire.Hello: Peer._greeted,  # noqa: SLF001
 }

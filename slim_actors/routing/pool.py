@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from copy import copy
+from math import inf
 
-from slim_actors.backoff import Backoff
 from slim_actors.errors import DeliveryError, NoRoute
 from slim_actors.routing.breaker import Breaker
 from slim_actors.routing.peer import Peer
 
 __all__ = ["Pool"]
 
-_LOOK_AGAIN = Backoff(2.0, 4.1, jitter=0.1)
-"""A set-up costs some milliseconds of each side's processor, so less often where nothing changes; but a new
-replica is to be found within 5 s. The jitter keeps callers that began together from looking together."""
+_LOOK_ANYWAY_AFTER = 30.0
+_TRY_AGAIN_AFTER = 3.0
+_LOOK_AFTER = 1.0
+"""Seconds between two looks, however much news there is; and in which all who hear the same news look."""
 _SETUPS_AT_ONCE = 8
 _MOST_ROUNDS = 4
 _MOST_ROUNDS_IN_VAIN = 2
@@ -33,8 +35,8 @@ class Pool:
     the first messages take a fresh session each, until discovery comes round to a replica that is known
     already and one more round shows nobody new: then the pool is complete. Each message goes to the replica
     with the fewest outstanding ones, and among equals to the one that has had the fewest; those that a
-    `Breaker` leaves out are left out. While it is used, the pool looks for new replicas every few seconds,
-    more often after it has changed.
+    `Breaker` leaves out are left out. While it is used, the pool looks for new replicas when a known one says
+    that somebody has come, when one is lost, and from time to time.
 
     Args:
         name: The service.
@@ -51,9 +53,9 @@ class Pool:
         self._setups: set[asyncio.Task[bool]] = set()
         self._turns = itertools.count(1)
         self._explorer: asyncio.Task[None] | None = None
-        self._explore_at = 0.0
-        self._in_vain = 0
-        """How often it was looked round since somebody was found or lost."""
+        self._look_at = 0.0
+        """When it is time to look for new replicas."""
+        self._looked_at = float("-inf")
         self._changed = asyncio.Event()
         self._left: deque[str] = deque(maxlen=_MOST_LEFT)
         self._why_lost: DeliveryError | None = None
@@ -208,7 +210,7 @@ class Pool:
             for breaker in self._breakers.values():
                 breaker.forget(peer)
             # Whoever replaces it should be found at the next use.
-            self._explore_at, self._in_vain = 0.0, 0
+            self._look_at = 0.0
 
     def _set_up(self) -> asyncio.Task[bool]:
         setup = asyncio.create_task(self._discover(), name="anycast set-up")
@@ -247,14 +249,19 @@ class Pool:
         # One that joins a pool at work takes its part from now on, and is not made to catch up.
         used = [other.uses for other in self._peers.values()]
         peer.uses = min(used) if used and self._complete else 0
+        peer.news = self.look_again
         self._peers[instance] = peer
         self._has_met_anybody = True
-        self._in_vain = 0
         return True
 
     def _explore_sometimes(self) -> None:
-        if self._loop.time() > self._explore_at:
+        if self._loop.time() >= self._look_at:
             self._explore_now()
+
+    def look_again(self) -> None:
+        """Look for new replicas before long: somebody may have come."""
+        soon = self._loop.time() + random.uniform(0.0, _LOOK_AFTER)  # noqa: S311 (no secret)
+        self._look_at = min(self._look_at, max(soon, self._looked_at + _LOOK_AFTER))
 
     def _explore_now(self) -> None:
         if self._explorer is None or self._explorer.done():
@@ -285,18 +292,25 @@ class Pool:
 
         All at once, so that the set-ups of other callers do not come between them.
         """
+        # News that comes meanwhile may be of somebody whom this round has missed.
+        self._look_at = inf
+        failed = False
         for _ in range(_MOST_ROUNDS):
             found_more = False
             for first in range(0, len(self._peers) + 1, _SETUPS_AT_ONCE):
                 count = min(_SETUPS_AT_ONCE, len(self._peers) + 1 - first)
                 setups = [self._set_up() for _ in range(count)]
                 # Errors are no news: nobody more to find now; messages that need somebody say so.
-                found_more |= True in await asyncio.gather(*setups, return_exceptions=True)
+                found = await asyncio.gather(*setups, return_exceptions=True)
+                found_more |= True in found
+                failed |= any(isinstance(each, BaseException) for each in found)
             if not found_more:
                 break
         self._complete = True
-        self._explore_at = self._loop.time() + _LOOK_AGAIN.pause(self._in_vain)
-        self._in_vain += 1
+        self._looked_at = self._loop.time()
+        # A set-up that came to nothing may have been to somebody new.
+        again = self._looked_at + (_TRY_AGAIN_AFTER if failed else _LOOK_ANYWAY_AFTER)
+        self._look_at = min(self._look_at, again)
 
 
 def _load(peer: Peer) -> tuple[int, int, int]:

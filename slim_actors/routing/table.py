@@ -98,6 +98,8 @@ class RoutingTable:
     def resend(self) -> None:
         """Send again what has no outcome, everywhere; see `Peer.resend`."""
         for pool in self._pools.values():
+            # What was said of newcomers meanwhile was not heard.
+            pool.look_again()
             for peer in pool.peers:
                 peer.resend()
         for pin in (*self._pins.values(), *self._explicit):
