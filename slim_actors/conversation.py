@@ -91,17 +91,12 @@ class Conversation:
         idempotent, limits = self._cell.declaration.idempotent, self._limits
         self.link.send(wire.Hello(wire.VERSION, WINDOW, idempotent, limits.max_waiting, limits.max_payload))
         if self._cell.is_draining:
-            self.say_leaving()
+            self.say(wire.Leaving())
 
-    def say_leaving(self) -> None:
-        """Tell the caller to send its next messages elsewhere."""
+    def say(self, news: wire.Leaving | wire.Newcomer) -> None:
+        """Tell the caller something about this instance or its name."""
         if self.link.framed:
-            self.link.send(wire.Leaving())
-
-    def say_newcomer(self) -> None:
-        """Tell the caller that there is another replica."""
-        if self.link.framed:
-            self.link.send(wire.Newcomer())
+            self.link.send(news)
 
     async def close(self) -> None:
         """End the conversation: what the caller has sent that never came was not, and is not, started."""

@@ -63,7 +63,7 @@ class Inbound:
     def say_leaving(self) -> None:
         """Tell all callers to send their next messages elsewhere."""
         for conversation in self._conversations:
-            conversation.say_leaving()
+            conversation.say(wire.Leaving())
 
     def newcomer(self) -> None:
         """Tell all callers, soon, that another instance of the same name has come."""
@@ -73,7 +73,7 @@ class Inbound:
     def _tell_news(self) -> None:
         self._news = None
         for conversation in self._conversations:
-            conversation.say_newcomer()
+            conversation.say(wire.Newcomer())
 
     async def farewell(self) -> None:
         """Wait a moment for callers that know the instance is leaving to end their conversations.
