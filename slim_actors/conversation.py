@@ -20,6 +20,7 @@ from slim_actors.errors import (
     TooLarge,
     to_wire,
 )
+from slim_actors.flows import open_flows
 from slim_actors.limits import too_large
 from slim_actors.link import Link
 from slim_actors.mailbox import WAITING, Envelope
@@ -27,7 +28,7 @@ from slim_actors.names import Address
 from slim_actors.outcomes import ACCEPTED, Outcomes
 from slim_actors.plain import PlainOrigin
 from slim_actors.speaker import DEFAULT_TIMEOUT
-from slim_actors.streams import FIRST_ITEMS, Inlet, Outlet, Patience
+from slim_actors.streams import Patience
 from slim_actors.transport.base import Payload
 
 __all__ = ["WINDOW", "Conversation"]
@@ -313,7 +314,10 @@ class Conversation:
         envelope.size = size
         more = type(frame) is wire.Stream or (type(frame) is wire.Ask and frame.items)
         if more or found is None or found.flows:
-            return self._open_flows(envelope, self._cell.declaration.check(found, frame), frame)
+            found = self._cell.declaration.check(found, frame)
+            if frame is not None and (type(frame) is wire.Stream or found.items_body is not None):
+                self._visit.open_stream()
+                open_flows(envelope, found, frame, self.link, self._visit.hold_item, self._patience)
         return found
 
     def _identify(self, sender: Address) -> None:
@@ -324,29 +328,6 @@ class Conversation:
             # Not at once: the answer goes out first.
             self._goodbye = self._goodbye or asyncio.create_task(self.link.close())
             raise
-
-    def _open_flows(self, envelope: Envelope, found: Handler, frame: wire.Incoming | None) -> Handler:
-        if frame is None or (not isinstance(frame, wire.Stream) and found.items_body is None):
-            return found
-        self._visit.open_stream()
-        # The id and not the frame is kept by what follows: its body may be large.
-        message_id = frame.id
-        if isinstance(frame, wire.Stream):
-            envelope.outlet = Outlet(self.link, message_id, frame.granted, self._patience)
-        if found.items_body is None:
-            return found
-        envelope.inlet = Inlet(
-            found.items_body,
-            lambda total: self.link.send(wire.Grant(message_id, total)),
-            frame.type[:200],
-            self._patience,
-            self._visit.hold_item,
-        )
-        if isinstance(frame, wire.Tell) or not frame.items:
-            envelope.inlet.end(0)
-        else:
-            self.link.send(wire.Grant(frame.id, FIRST_ITEMS))
-        return found
 
     def _move_here(self, envelope: Envelope) -> None:
         """Let the outcome of a message go to where it was sent from last."""
