@@ -51,13 +51,22 @@ class _Window:
 
 
 async def requesters(
-    stage: Stage, *, count: int, warm_up: float, seconds: float, window: float, growth: float = 0.05
+    stage: Stage,
+    *,
+    count: int,
+    hurry: int = 0,
+    warm_up: float,
+    seconds: float,
+    window: float,
+    growth: float = 0.05,
 ) -> Result:
     """The memory, the descriptors and the tasks of every process are at the end what they were at the start.
 
     Args:
         stage: Where.
         count: How many requesters, over a few processes.
+        hurry: How many questions each asks without a pause, first: SLIM keeps the last 512 payloads of each
+            session to send them again, and at first there are none.
         warm_up: Seconds before the first look: a replica remembers the outcomes of 120 s, at first of none.
         seconds: How long it goes on after that.
         window: How long the start lasts, and the end.
@@ -68,7 +77,7 @@ async def requesters(
     looker = await stage.runtime()
     # It knows the replicas before everybody else begins to look for them.
     await looker.ask(Anycast(ECHO), Census())
-    children = [child(_ask_on, stage.endpoint, count // _PROCESSES) for _ in range(_PROCESSES)]
+    children = [child(_ask_on, stage.endpoint, count // _PROCESSES, hurry) for _ in range(_PROCESSES)]
     channels = {process.pid or 0: channel for process, channel in children}
     names = {stage.node.pid: "the node"}
     names |= {pid: f"replica {number}" for number, pid in replicas.serving.items()}
@@ -138,18 +147,18 @@ async def _look(window: _Window, looker: Runtime, channels: dict[int, Connection
         window.uses[pid].tasks.append(channel.recv())
 
 
-def _ask_on(endpoint: str, count: int, channel: Connection) -> None:
+def _ask_on(endpoint: str, count: int, hurry: int, channel: Connection) -> None:
     """Be a process with so many requesters: it tells its tasks when asked, and in the end what it counted."""
-    asyncio.run(_requesters(endpoint, count, channel))
+    asyncio.run(_requesters(endpoint, count, hurry, channel))
 
 
-async def _requesters(endpoint: str, count: int, channel: Connection) -> None:
+async def _requesters(endpoint: str, count: int, hurry: int, channel: Connection) -> None:
     async with AsyncExitStack() as stack:
         loads = []
         for _ in range(count):
             runtime = await stack.enter_async_context(Runtime(endpoint, identity=SharedSecret(SECRET)))
             # What is remembered of the asks must not grow either.
-            loads.append(Load(runtime, ECHO, callers=1, pause=_PAUSE, work=0.001, keep=100))
+            loads.append(Load(runtime, ECHO, callers=1, pause=_PAUSE, hurry=hurry, work=0.001, keep=100))
             # One after the other: it is not the start that is tested.
             await loads[-1].passes(1)
         while True:

@@ -27,6 +27,7 @@ class Load:
         asks: How many questions; without end if 0.
         callers: How many are under way at once.
         pause: Seconds that each caller waits after an answer.
+        hurry: How many questions are asked without a pause, first.
         work: Seconds that each answer takes to make.
         keep: How many of the last asks are remembered; all by default.
     """
@@ -39,6 +40,7 @@ class Load:
         asks: int = 0,
         callers: int = 32,
         pause: float = 0.0,
+        hurry: int = 0,
         work: float = 0.0,
         keep: int | None = None,
     ) -> None:
@@ -47,7 +49,7 @@ class Load:
         self._runtime = runtime
         self._route = Anycast(name)
         self._numbers = iter(range(asks)) if asks else itertools.count()
-        self._pause, self._work = pause, work
+        self._pause, self._hurry, self._work = pause, hurry, work
         self._stopped = asyncio.Event()
         self._callers = [asyncio.create_task(self._ask_on()) for _ in range(callers)]
 
@@ -88,7 +90,7 @@ class Load:
             if self._stopped.is_set():
                 return
             await self._ask(number)
-            if self._pause:
+            if self._pause and number >= self._hurry:
                 await asyncio.sleep(self._pause)
 
     async def _ask(self, number: int) -> None:

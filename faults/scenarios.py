@@ -74,7 +74,7 @@ SCENARIOS = {
     ),
     9: Scenario(
         "50 requesters for 5 minutes",
-        full=partial(endurance.requesters, count=50, warm_up=130, seconds=300, window=60),
+        full=partial(endurance.requesters, count=50, hurry=1_500, warm_up=270, seconds=300, window=60),
         quick=partial(endurance.requesters, count=50, warm_up=10, seconds=20, window=5, growth=0.2),
     ),
 }
