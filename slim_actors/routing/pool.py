@@ -10,14 +10,16 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from copy import copy
 from math import inf
 
+from slim_actors.backoff import Backoff
 from slim_actors.errors import DeliveryError, NoRoute
 from slim_actors.routing.breaker import Breaker
 from slim_actors.routing.peer import Peer
 
 __all__ = ["Pool"]
 
-_LOOK_ANYWAY_AFTER = 30.0
-_TRY_AGAIN_AFTER = 3.0
+_LOOK_AGAIN = Backoff(2.0, 30.0, jitter=0.1)
+"""After a change, and then ever more rarely. Newcomers are announced; but one that was cut off for a while
+does not know that it was, and a word may be lost."""
 _LOOK_AFTER = 1.0
 """Seconds between two looks, however much news there is; and in which all who hear the same news look."""
 _SETUPS_AT_ONCE = 8
@@ -36,7 +38,7 @@ class Pool:
     already and one more round shows nobody new: then the pool is complete. Each message goes to the replica
     with the fewest outstanding ones, and among equals to the one that has had the fewest; those that a
     `Breaker` leaves out are left out. While it is used, the pool looks for new replicas when a known one says
-    that somebody has come, when one is lost, and from time to time.
+    that somebody has come, when one is lost, and ever more rarely after that.
 
     Args:
         name: The service.
@@ -56,6 +58,8 @@ class Pool:
         self._look_at = 0.0
         """When it is time to look for new replicas."""
         self._looked_at = float("-inf")
+        self._in_vain = 0
+        """How often it was looked round since somebody was found or lost."""
         self._changed = asyncio.Event()
         self._left: deque[str] = deque(maxlen=_MOST_LEFT)
         self._why_lost: DeliveryError | None = None
@@ -210,7 +214,7 @@ class Pool:
             for breaker in self._breakers.values():
                 breaker.forget(peer)
             # Whoever replaces it should be found at the next use.
-            self._look_at = 0.0
+            self._look_at, self._in_vain = 0.0, 0
 
     def _set_up(self) -> asyncio.Task[bool]:
         setup = asyncio.create_task(self._discover(), name="anycast set-up")
@@ -252,6 +256,7 @@ class Pool:
         peer.news = self.look_again
         self._peers[instance] = peer
         self._has_met_anybody = True
+        self._in_vain = 0
         return True
 
     def _explore_sometimes(self) -> None:
@@ -309,8 +314,9 @@ class Pool:
         self._complete = True
         self._looked_at = self._loop.time()
         # A set-up that came to nothing may have been to somebody new.
-        again = self._looked_at + (_TRY_AGAIN_AFTER if failed else _LOOK_ANYWAY_AFTER)
-        self._look_at = min(self._look_at, again)
+        self._in_vain = 0 if failed else self._in_vain
+        self._look_at = min(self._look_at, self._looked_at + _LOOK_AGAIN.pause(self._in_vain))
+        self._in_vain += 1
 
 
 def _load(peer: Peer) -> tuple[int, int, int]:
