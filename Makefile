@@ -24,7 +24,7 @@ types: $(INSTALLED) ## Check types.
 tests: $(INSTALLED) ## Run the tests.
 	$(BIN)/python -m pytest -n 4
 
-faults: $(INSTALLED) ## Kill, freeze, fill and cut off, and count the outcomes; half an hour.
+faults: $(INSTALLED) ## Kill, freeze, fill and cut off, and count the outcomes; twenty minutes.
 	@$(BIN)/python -m faults
 
 faults-quick: $(INSTALLED) ## The same with smaller numbers; three minutes.

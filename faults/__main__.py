@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of all that is left to chance (1)")
     parser.add_argument("--only", type=int, nargs="+", choices=SCENARIOS, help="run these alone")
     parser.add_argument(
-        "--quick", action="store_true", help="smaller numbers: three minutes instead of half an hour"
+        "--quick", action="store_true", help="smaller numbers: three minutes instead of twenty"
     )
     options = parser.parse_args()
     rows, broken = [], False
