@@ -154,6 +154,19 @@ async def test_a_replica_that_is_slow_unlike_the_others_is_left_out(memory: Runt
     assert len(await ask_many(memory, 9, Work())) == 3
 
 
+async def test_a_stall_that_holds_up_many_messages_counts_once(memory: Runtime) -> None:
+    (stalled, instance), *_ = await replicas(memory, nothing, nothing, nothing)
+    await ask_many(memory, 30, Work())
+
+    async def stalls_once() -> None:
+        stalled.mood = nothing
+        await asyncio.sleep(0.3)
+
+    stalled.mood = stalls_once
+    await asyncio.gather(*(memory.ask(MOODY, Work()) for _ in range(60)))
+    assert (await ask_many(memory, 30, Work()))[instance] >= 9
+
+
 async def test_replicas_that_get_the_long_work_by_chance_are_not_slow(memory: Runtime) -> None:
     await replicas(memory, nothing, nothing)
     had: Counter[str] = Counter()

@@ -61,6 +61,8 @@ class _Circuit:
     """The share of bad outcomes, as a moving average."""
     seconds: float | None = None
     """How long it takes, as a moving average."""
+    slow_at: float = float("-inf")
+    """When it was last found slow."""
     opened: int = 0
     """How often in a row it was opened."""
     opened_at: float = 0.0
@@ -148,6 +150,9 @@ class Breaker:
         )
         usual = self._usual(peer) if seconds > _NEVER_SLOW else seconds
         is_slow = seconds > _SLOW * usual
+        if is_slow and not has_failed and began < circuit.slow_at:
+            # What was under way together was held up together, by one stall.
+            return
         if error is not None and not has_failed and not is_slow:
             circuit.is_probed = False
             return
@@ -155,6 +160,7 @@ class Breaker:
             known = circuit.seconds if circuit.seconds is not None else seconds
             circuit.seconds = known + _WEIGHT * (seconds - known)
         is_bad = has_failed or is_slow
+        circuit.slow_at = now if is_slow else circuit.slow_at
         if peer in self._open:
             # What was sent before the circuit was opened is old news.
             if began >= circuit.opened_at:
