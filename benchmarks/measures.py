@@ -37,8 +37,9 @@ async def asks(client: Client, seconds: float, in_flight: int) -> float:
 
     async def requester() -> None:
         nonlocal done
+        ask = client.requester()
         while perf_counter() < began + seconds or not done:
-            await client.ask()
+            await ask()
             done += 1
 
     await asyncio.gather(*(requester() for _ in range(in_flight)))

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from time import perf_counter
@@ -88,16 +88,25 @@ class Peer:
 class BareClient(Client):
     """See `Client`."""
 
-    def __init__(self, peers: list[Peer], apps: list[slim.App]) -> None:
+    def __init__(self, peers: list[list[Peer]], apps: list[slim.App]) -> None:
         self._apps = apps
         self._ids = itertools.count()
-        self._turn = itertools.cycle(peers)
+        self._turn = itertools.cycle([peer for of_one in peers for peer in of_one])
+        self._requesters = itertools.cycle(peers)
 
-    async def ask(self, **more: Any) -> None:
+    async def ask(self) -> None:
         """See `Client.ask`."""
-        peer, number = next(self._turn), next(self._ids)
+        await self._ask(next(self._turn))
+
+    def requester(self) -> Callable[[], Awaitable[None]]:
+        """See `Client.requester`."""
+        turn = itertools.cycle(next(self._requesters))
+        return lambda: self._ask(next(turn))
+
+    async def _ask(self, peer: Peer) -> None:
+        number = next(self._ids)
         answer = peer.waiting[number] = asyncio.get_running_loop().create_future()
-        await _publish(peer.session, {"id": number, "message": MESSAGE, **more})
+        await _publish(peer.session, {"id": number, "message": MESSAGE})
         assert (await answer)["message"] == MESSAGE, "it is an echo"
 
     async def send(self, count: int) -> None:
@@ -162,7 +171,7 @@ async def open_client(setup: Setup) -> AsyncIterator[Client]:
             await app.subscribe_async(app.name(), connection)
             # An app that nobody holds leaves its name, and its sessions with it.
             apps.append(app)
-            peers += await _discover(app, setup)
+            peers.append(await _discover(app, setup))
         client = BareClient(peers, apps)
         await client.ask()
         client.first_reply, client.memory = perf_counter() - began, resident(pid)

@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
@@ -83,6 +83,10 @@ class Client:
     async def ask(self) -> None:
         """Send `MESSAGE` and wait for it to come back."""
         raise NotSupported
+
+    def requester(self) -> Callable[[], Awaitable[None]]:
+        """Give what asks as `ask` does, always by the same one of several requesters."""
+        return self.ask
 
     async def send(self, count: int) -> None:
         """Send so many messages that have no reply; returns when the agent has had them all."""

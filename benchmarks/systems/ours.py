@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from time import perf_counter
 from typing import Any
@@ -70,7 +70,16 @@ class OurClient(Client):
 
     async def ask(self) -> None:
         """See `Client.ask`."""
-        assert await self._next().ask(self._route, WORK) == MESSAGE, "it is an echo"
+        await self.requester()()
+
+    def requester(self) -> Callable[[], Awaitable[None]]:
+        """See `Client.requester`."""
+        runtime = self._next()
+
+        async def ask() -> None:
+            assert await runtime.ask(self._route, WORK) == MESSAGE, "it is an echo"
+
+        return ask
 
     async def send(self, count: int) -> None:
         """See `Client.send`."""
