@@ -1,4 +1,4 @@
-"""The herald: that a replica has come is told to another one, which tells its callers.
+"""The herald: that a replica has come is told to others of its name, which tell their callers.
 
 Discovery says nothing of newcomers by itself, and every caller that asks it again and again, for each of its
 names, makes a load that grows with callers times replicas. So callers look again when they are told to.

@@ -22,7 +22,10 @@ import pytest
 from slim_actors import Runtime
 from slim_actors.endpoints import Endpoint
 from slim_actors.testing import MemoryNetwork, TestRuntime, VirtualClock
+from slim_actors.throttle import Throttle
+from slim_actors.transport import introduction
 from slim_actors.transport.node import SlimNode
+from tests.pki import Pki
 
 ROOT = Path(__file__).resolve().parent.parent
 SECRET = "a secret for tests that is long enough"
@@ -189,3 +192,14 @@ async def eventually(condition: Callable[[], bool | Awaitable[bool]], within: fl
             if result if isinstance(result, bool) else await result:
                 return
             await asyncio.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    return Pki.make(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture
+def every_refusal_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each test log anew, though all of them are about the same names within one minute."""
+    monkeypatch.setattr(introduction, "_time_to_log", Throttle())

@@ -39,14 +39,14 @@ from slim_actors.auth import TokenCheck
 from slim_actors.credentials import Refused, credentials_of
 from slim_actors.endpoints import Endpoint
 from slim_actors.settings import Settings
-from slim_actors.throttle import Throttle
-from slim_actors.transport import introduction
 from slim_actors.transport.node import SlimNode
 from slim_actors.transport.security import Connection
 from slim_actors.transport.slim import SlimTransport
 from slim_actors.trust import Trust
 from tests.conftest import OTHER_SECRET, SECRET, eventually, free_endpoint
 from tests.pki import AUDIENCE, ISSUER, Pki, new_key, write_key
+
+pytestmark = pytest.mark.usefixtures("every_refusal_is_logged")
 
 ALICE = "id/ns/alice"
 BOB = "id/ns/bob"
@@ -68,17 +68,6 @@ class Alice(Agent, name=ALICE):
     async def receive(self, message: Any, ctx: Context) -> list[str]:
         type(self).heard += 1
         return [message, ctx.sender.name, ctx.sender.subject, ctx.sender.issuer]
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return Pki.make(tmp_path_factory.mktemp("pki"))
-
-
-@pytest.fixture(autouse=True)
-def _every_refusal_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each test log anew, though all of them are about the same names within one minute."""
-    monkeypatch.setattr(introduction, "_time_to_log", Throttle())
 
 
 @pytest.fixture(params=["plain", "tls", "mtls"])

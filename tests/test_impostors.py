@@ -34,8 +34,7 @@ from slim_actors import (
 )
 from slim_actors.credentials import Claims, Credentials, Refused, credentials_of
 from slim_actors.names import Address
-from slim_actors.throttle import Throttle
-from slim_actors.transport import door, introduction
+from slim_actors.transport import door
 from slim_actors.transport.base import SessionClosed
 from slim_actors.transport.flight import Flight
 from slim_actors.transport.identities import create_app, create_open_app
@@ -47,21 +46,12 @@ from tests.conftest import OTHER_SECRET, SECRET, eventually
 from tests.pki import AUDIENCE, ISSUER, Pki
 from tests.test_interop import SECONDS_5, config
 
+pytestmark = pytest.mark.usefixtures("every_refusal_is_logged")
+
 ALICE = "impostors/ns/alice"
 BOB = "impostors/ns/bob"
 SOMEBODY = Address(ALICE, "1")
 ERRORS: Any = slim.SlimError
-
-
-@pytest.fixture(scope="module")
-def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
-    return Pki.make(tmp_path_factory.mktemp("pki"))
-
-
-@pytest.fixture(autouse=True)
-def _every_refusal_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let each test log anew, though all of them are about the same names within one minute."""
-    monkeypatch.setattr(introduction, "_time_to_log", Throttle())
 
 
 def by_key(pki: Pki, key: str = "good", trust: Path | None = None) -> Jwt:

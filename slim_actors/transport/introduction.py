@@ -157,8 +157,7 @@ async def introduce(line: Line, credentials: Credentials) -> Claims:
     async with _in_time(line):
         await line.send(_shown(line, credentials))
         theirs = await line.next()
-        if theirs.refused:
-            raise Denied(f"{line.peer} refuses this identity: {theirs.refused.rstrip('.')}.")
+        _heed(line, theirs)
         claims = await _believe(line, theirs, credentials)
         await line.send(Introduction())
         return claims
@@ -180,9 +179,7 @@ async def be_introduced(line: Line, credentials: Credentials) -> Claims:
             await line.send(Introduction(refused=_NOTHING_TO_SHOW))
             raise
         await line.send(shown)
-        refused = (await line.next()).refused
-        if refused:
-            raise Denied(f"{line.peer} refuses this identity: {refused.rstrip('.')}.")
+        _heed(line, await line.next())
         return claims
 
 
@@ -193,6 +190,11 @@ async def _in_time(line: Line) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise SessionClosed(f"{line.peer} did not say who it is within {_WITHIN:.0f} s") from None
+
+
+def _heed(line: Line, said: Introduction) -> None:
+    if said.refused:
+        raise Denied(f"{line.peer} refuses this identity: {said.refused.rstrip('.')}.")
 
 
 def _shown(line: Line, credentials: Credentials) -> Introduction:
