@@ -83,11 +83,12 @@ def _versions() -> Iterator[Finding]:
     yield Finding("version", f"slim-actors {importlib.metadata.version('slim-actors')}")
     bindings = f"slim-bindings {importlib.metadata.version('slim-bindings')}"
     try:
-        from slim_actors.transport.bindings import is_mended
+        from slim_actors.transport.bindings import calls
+        from slim_actors.transport.direct import Direct
     except ImportError as error:
         yield Finding("bindings", f"{bindings} cannot be loaded: {error}.", Mark.PROBLEM)
         return
-    if is_mended():
+    if isinstance(calls, Direct):
         yield Finding("bindings", f"{bindings}, payloads are copied in blocks")
     else:
         slow = "copies payloads byte by byte: large messages are slow; use a version that slim-actors knows."

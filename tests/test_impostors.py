@@ -34,8 +34,9 @@ from slim_actors import (
 )
 from slim_actors.credentials import Claims, Credentials, Refused, credentials_of
 from slim_actors.names import Address
-from slim_actors.transport import door
+from slim_actors.transport import door, introduction
 from slim_actors.transport.base import SessionClosed
+from slim_actors.transport.calls import Generated
 from slim_actors.transport.flight import Flight
 from slim_actors.transport.identities import create_app, create_open_app
 from slim_actors.transport.introduction import INTRODUCTION, Introduction, door_of
@@ -159,6 +160,12 @@ class FakeHandle:
             self.said.append(msgspec.json.decode(data, type=Introduction).refused)
 
 
+@pytest.fixture
+def fake_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """See to it that sessions are called as objects of Python: a fake one has nothing of Rust's."""
+    monkeypatch.setattr(introduction, "calls", Generated())
+
+
 class FakePort:
     def background(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         return asyncio.ensure_future(work)
@@ -177,6 +184,7 @@ def session_with(handle: FakeHandle, mine: Credentials, peer: Address = SOMEBODY
 
 
 @pytest.mark.parametrize("kind", ["secret", "key"])
+@pytest.mark.usefixtures("fake_sessions")
 async def test_a_token_that_was_shown_at_a_door_is_good_for_nothing_else(kind: str, pki: Pki) -> None:
     identity = an_identity(kind, pki)
     handle = FakeHandle((credentials(identity, ALICE).token(), b"", "slim-actors/1"))
@@ -186,6 +194,7 @@ async def test_a_token_that_was_shown_at_a_door_is_good_for_nothing_else(kind: s
     assert handle.said == ["it shows a token that is for introductions only"]
 
 
+@pytest.mark.usefixtures("fake_sessions")
 async def test_a_refusal_counts_only_if_who_says_it_is_believed() -> None:
     refusal = msgspec.json.encode(Introduction(refused="go away"))
     handle = FakeHandle((a_token(OTHER_SECRET), refusal, INTRODUCTION))
@@ -194,6 +203,7 @@ async def test_a_refusal_counts_only_if_who_says_it_is_believed() -> None:
     assert caught.value.outcome is Untrusted
 
 
+@pytest.mark.usefixtures("fake_sessions")
 async def test_what_a_refusal_says_is_short_and_makes_no_lines_in_a_log() -> None:
     refusal = msgspec.json.encode(Introduction(refused="no\n\x1b[2J" + "x" * 10_000))
     handle = FakeHandle((a_token(SECRET), refusal, INTRODUCTION))
@@ -204,6 +214,7 @@ async def test_what_a_refusal_says_is_short_and_makes_no_lines_in_a_log() -> Non
     assert len(str(caught.value)) < 400
 
 
+@pytest.mark.usefixtures("fake_sessions")
 async def test_what_is_wrong_with_the_own_files_is_not_told_to_strangers(
     pki: Pki, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -223,6 +234,7 @@ async def test_what_is_wrong_with_the_own_files_is_not_told_to_strangers(
     assert f"{tmp_path} cannot be read" in caplog.text
 
 
+@pytest.mark.usefixtures("fake_sessions")
 async def test_a_stranger_that_is_refused_again_and_again_writes_one_line_a_minute(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

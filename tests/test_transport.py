@@ -5,22 +5,15 @@ from __future__ import annotations
 import ast
 import asyncio
 import contextlib
-import functools
 import gc
-import importlib.util
 import os
-import random
 import socket
-import sys
-import types
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from slim_bindings._slim_bindings import slim_bindings as core
 
 from slim_actors import Anycast, Runtime, SharedSecret
 from slim_actors.endpoints import Endpoint
@@ -28,10 +21,8 @@ from slim_actors.testing import MemoryNetwork, VirtualClock
 from slim_actors.transport import slim as slim_transport
 from slim_actors.transport.base import SessionOptions
 from slim_actors.transport.bindings import no_delay
-from slim_actors.transport.lowering import copy_in_blocks
 from slim_actors.transport.memory import MemoryTransport
 from slim_actors.transport.node import SlimNode
-from slim_actors.transport.polling import poll_directly
 from slim_actors.transport.port import SlimPort
 from slim_actors.transport.security import Connection
 from slim_actors.transport.slim import SlimTransport
@@ -102,175 +93,13 @@ def test_a_socket_with_the_number_of_a_closed_one_is_found_by_a_thorough_look(th
         assert bool(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)) == thoroughly
 
 
-@pytest.fixture
-def original() -> Any:
-    """Give the generated module of the bindings as it comes, without what is mended in it."""
-    spec = importlib.util.spec_from_file_location("original", core.__file__)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "original", module)
-        spec.loader.exec_module(module)
-    return module
-
-
-@pytest.mark.parametrize("mended", [False, True])
-def test_block_copies_write_what_the_bindings_write(original: Any, mended: bool) -> None:
-    assert not mended or copy_in_blocks(original)
-    chance = random.Random(1)
-    for size in (0, 1, 15, 16, 17, 1000, 100_000):
-        data = chance.randbytes(size)
-        with original._UniffiRustBuffer.alloc_with_builder() as builder:
-            builder.write_i32(size)
-            builder.write(memoryview(data))
-            builder.write_u64(2**63)
-            buffer = builder.finalize()
-        written = buffer.data[0 : buffer.len]
-        buffer.free()
-        assert written == size.to_bytes(4, "big") + data + (2**63).to_bytes(8, "big")
-
-
-@pytest.mark.parametrize("mended", [False, True])
-def test_block_copies_read_what_the_bindings_read(original: Any, mended: bool) -> None:
-    assert not mended or copy_in_blocks(original)
-    for size in (0, 1, 3999, 4096, 5000, 100_000):
-        texts = {"size": str(size), "data": "x" * size, "last": ""}
-        assert (
-            original._UniffiFfiConverterMapStringString.lift(
-                original._UniffiFfiConverterMapStringString.lower(texts)
-            )
-            == texts
-        )
-    short = original._UniffiFfiConverterString.lower("ab")
-    with pytest.raises(original.InternalError, match="past end"):
-        original._UniffiFfiConverterMapStringString.lift(short)
-
-
-def test_bindings_of_another_shape_are_left_alone() -> None:
-    for mend in (copy_in_blocks, poll_directly):
-        assert not mend(types.ModuleType("other"))
-
-
-def test_bindings_whose_methods_have_other_parameters_are_left_alone(original: Any) -> None:
-    class Builder(original._UniffiRustBufferBuilder):  # type: ignore[misc]
-        def write(self, value: bytes, more: object) -> None: ...
-
-    original._UniffiRustBufferBuilder = Builder
-    before = Builder.write
-    assert not copy_in_blocks(original)
-    assert Builder.write is before
-
-
-def test_bindings_that_would_write_something_else_are_left_alone(original: Any) -> None:
-    converter, builder = original._UniffiFfiConverterString, original._UniffiRustBufferBuilder
-    converter.write = staticmethod(lambda value, target: target.write(value.encode()))
-    before = builder.write
-    assert not copy_in_blocks(original)
-    assert builder.write is before
-
-
-def test_bindings_that_wait_in_another_way_are_left_alone(original: Any) -> None:
-    async def call(rust_future: Any, ffi_poll: Any, ffi_complete: Any, ffi_free: Any, lift_func: Any,
-                   error_ffi_converter: Any) -> None:  # fmt: skip
-        await asyncio.sleep(0)
-
-    original._uniffi_rust_call_async = call
-    assert not poll_directly(original)
-    assert original._uniffi_rust_call_async is call
-
-
-class Later:
-    """A future of Rust, as the generated code sees it."""
-
-    def __init__(self, *codes: int | None) -> None:
-        self.codes = list(codes)
-        self.woken: list[Callable[[int], None]] = []
-        self.freed = 0
-
-    def poll(self, _: object, callback: Callable[[int, int], None], number: int) -> None:
-        code = self.codes.pop(0)
-        if code is None:
-            self.woken.append(functools.partial(callback, number))
-        else:
-            callback(number, code)
-
-    def complete(self, _: object, __: object) -> str:
-        return "done"
-
-    def free(self, _: object) -> None:
-        self.freed += 1
-
-    def call(self, module: Any) -> Any:
-        return module._uniffi_rust_call_async(1, self.poll, self.complete, self.free, str.upper, None)
-
-
-@pytest.mark.parametrize("mended", [False, True])
-async def test_what_rust_has_is_taken_whenever_it_says_so(original: Any, mended: bool) -> None:
-    assert not mended or poll_directly(original)
-    ready, wake = 0, 1
-    for at_once in (Later(ready), Later(wake, wake, ready)):
-        assert await at_once.call(original) == "DONE"
-        assert at_once.freed == 1
-
-
-@pytest.mark.parametrize("in_thread", [False, True])
-@pytest.mark.parametrize("mended", [False, True])
-async def test_whoever_waits_for_rust_is_woken(original: Any, mended: bool, in_thread: bool) -> None:
-    assert not mended or poll_directly(original)
-    ready, wake = 0, 1
-    later = Later(None, None, ready)
-    waiting = asyncio.create_task(later.call(original))
-    await eventually(lambda: len(later.woken) == 1)
-    if in_thread:
-        await asyncio.to_thread(later.woken[0], wake)
-    else:
-        later.woken[0](wake)
-    await eventually(lambda: len(later.woken) == 2)
-    assert not waiting.done()
-    later.woken[1](wake)
-    assert await waiting == "DONE"
-    assert later.freed == 1
-
-
-@pytest.mark.parametrize("mended", [False, True])
-async def test_who_no_longer_waits_for_rust_is_not_woken(original: Any, mended: bool) -> None:
-    assert not mended or poll_directly(original)
-    later = Later(None)
-    waiting = asyncio.create_task(later.call(original))
-    await eventually(lambda: bool(later.woken))
-    waiting.cancel()
-    await asyncio.wait([waiting])
-    later.woken[0](1)
-    await asyncio.sleep(0)
-    assert waiting.cancelled()
-    assert later.freed == 1
-
-
-@pytest.mark.parametrize("mended", [False, True])
-async def test_what_is_always_ready_does_not_keep_the_loop_from_others(original: Any, mended: bool) -> None:
-    assert not mended or poll_directly(original)
-    turns = 0
-
-    async def other() -> None:
-        nonlocal turns
-        for turns in range(1, 101):  # noqa: B007 (counted for the assertion)
-            await asyncio.sleep(0)
-
-    beside = asyncio.create_task(other())
-    for _ in range(100):
-        await Later(0).call(original)
-    assert turns > 90
-    await beside
-
-
 def test_bindings_of_another_shape_carry_messages_all_the_same(start: Starter) -> None:
     script = f"""
 import asyncio, logging
 logging.basicConfig(level=logging.DEBUG, format="%(message)s")
 logging.getLogger("asyncio").setLevel(logging.ERROR)
-from slim_actors.transport import lowering, polling
-lowering.copy_in_blocks = polling.poll_directly = lambda module: False
+from slim_actors.transport import direct
+direct.fits = lambda module: False
 from slim_actors import Agent, Anycast, Runtime
 
 class Echo(Agent, name="a/b/c"):

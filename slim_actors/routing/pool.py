@@ -11,7 +11,7 @@ from copy import copy
 from math import inf
 
 from slim_actors.backoff import Backoff
-from slim_actors.errors import DeliveryError, NoRoute
+from slim_actors.errors import DeliveryError
 from slim_actors.routing.breaker import Breaker
 from slim_actors.routing.peer import Peer
 
@@ -133,10 +133,11 @@ class Pool:
         if not self._all_left:
             try:
                 await self._meet()
-            except NoRoute:
+            except DeliveryError:
                 if not self._has_met_anybody:
                     raise
-                # It was there: on a busy machine one set-up may find no answer in the time that SLIM waits.
+                # Somebody was there: on a busy machine one set-up may find no answer in the time that SLIM
+                # waits, and one may lead to a replica that was just refused before it leads to others.
                 await self._meet()
         if self._all_left:
             await self._look_round()

@@ -1,4 +1,4 @@
-"""The only module that imports `slim_bindings`: the rest of this room gets them from here, set up and mended.
+"""The only module that imports `slim_bindings`: the rest of this room gets them from here, set up.
 
 The bindings are told no event loop: then each call uses the loop that it runs on. (A loop that was told stays
 in use after it is closed, in either of their two generated modules.)
@@ -16,16 +16,18 @@ from functools import cache
 
 import slim_bindings as slim
 from slim_bindings._slim_bindings import slim_bindings as _core
-from slim_bindings._slim_bindings import slim_rpc as _rpc
 
-from slim_actors.transport.lowering import copy_in_blocks
-from slim_actors.transport.polling import poll_directly
+from slim_actors.transport.calls import Calls, Generated
+from slim_actors.transport.direct import Direct, fits
 from slim_actors.transport.sockets import NoDelay
 
-__all__ = ["initialise", "innermost", "is_mended", "new_service", "no_delay", "slim", "warm_up"]
+__all__ = ["calls", "initialise", "innermost", "new_service", "no_delay", "slim", "warm_up"]
 
 no_delay = NoDelay()
 """For every socket of this process, whoever opened it."""
+
+calls: Calls = Direct(_core) if fits(_core) else Generated()
+"""How payloads go into SLIM, and out of it."""
 
 _logger = logging.getLogger("slim_actors.transport")
 
@@ -48,14 +50,8 @@ def initialise(filters: Sequence[str] = ("off",)) -> None:
     # "error" is the quietest level that the bindings accept; the filter is what silences them.
     quiet = slim.new_tracing_config_with("error", False, False, list(filters))  # noqa: FBT003
     slim.initialize_with_configs(slim.new_runtime_config(), quiet, [slim.new_service_config()])
-    if not is_mended():
+    if not isinstance(calls, Direct):
         _logger.debug("These slim-bindings are of another shape than is known: payloads are copied slowly.")
-
-
-@cache
-def is_mended() -> bool:
-    """Mend how the bindings copy and wait; tell whether these bindings are ones that this works for."""
-    return all([copy_in_blocks(_core), copy_in_blocks(_rpc), poll_directly(_core), poll_directly(_rpc)])
 
 
 def new_service() -> slim.Service:

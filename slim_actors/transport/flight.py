@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
 from slim_actors.transport.bindings import slim
 
@@ -16,6 +16,12 @@ _LOOK_EVERY = 256 * 1024
 """Half of the most: while one acknowledgement is awaited, as much again may go."""
 _HEADER = 512
 """Bytes that SLIM puts around a payload, about."""
+
+
+class _Publish(Protocol):
+    async def __call__(
+        self, data: bytes, payload_type: str | None, *, tracked: bool = False
+    ) -> slim.CompletionHandle | None: ...
 
 
 class Flight:
@@ -36,27 +42,26 @@ class Flight:
         self._has_room = asyncio.Event()
         self._has_room.set()
 
-    async def publish(
-        self,
-        publish: Callable[[bytes, str | None], Awaitable[slim.CompletionHandle]],
-        data: bytes,
-        kind: str | None,
-    ) -> None:
+    async def publish(self, publish: _Publish, data: bytes, kind: str | None) -> None:
         """Send a payload once it may go; look at the acknowledgement of one now and then."""
         while self._flying > _MOST:
             self._has_room.clear()
             await self._has_room.wait()
         size = len(data) + _HEADER
         self._flying += size
-        try:
-            handle = await publish(data, kind)
-        except BaseException:
-            self._landed(size)
-            raise
         self._unseen += size
-        if self._unseen >= _LOOK_EVERY:
-            seen, self._unseen = self._unseen, 0
-            self._background(_acknowledged(handle)).add_done_callback(lambda _: self._landed(seen))
+        if self._unseen < _LOOK_EVERY:
+            # One that fails lands with those after it.
+            await publish(data, kind)
+            return
+        seen, self._unseen = self._unseen, 0
+        try:
+            handle = await publish(data, kind, tracked=True)
+            assert handle is not None, "it was asked for"
+        except BaseException:
+            self._landed(seen)
+            raise
+        self._background(_acknowledged(handle)).add_done_callback(lambda _: self._landed(seen))
 
     def _landed(self, size: int) -> None:
         self._flying -= size

@@ -26,7 +26,8 @@ from slim_actors.errors import ConfigurationError, Denied, Untrusted
 from slim_actors.names import printable
 from slim_actors.throttle import Throttle
 from slim_actors.transport.base import SessionClosed
-from slim_actors.transport.bindings import slim
+from slim_actors.transport.bindings import calls, slim
+from slim_actors.transport.calls import Received
 
 __all__ = [
     "HIDDEN",
@@ -87,7 +88,7 @@ class Line:
     async def send(self, introduction: Introduction) -> None:
         """Say something."""
         try:
-            await self._session.publish_async(msgspec.json.encode(introduction), INTRODUCTION, None)
+            await calls.publish(self._session, msgspec.json.encode(introduction), INTRODUCTION)
         except slim.SlimError:
             raise SessionClosed(f"{self.peer} is gone") from None
 
@@ -100,7 +101,7 @@ class Line:
         while True:
             message = await next_message(self._session, self.peer)
             # Pings may come between.
-            if message.context.payload_type == INTRODUCTION:
+            if message.payload_type == INTRODUCTION:
                 return self.read(message.payload)
 
     def read(self, data: bytes) -> Introduction:
@@ -117,7 +118,7 @@ class Line:
         return msgspec.structs.replace(said, refused=printable(said.refused)[:_MOST_CHARACTERS])
 
 
-async def next_message(session: slim.Session, peer: object) -> slim.ReceivedMessage:
+async def next_message(session: slim.Session, peer: object) -> Received:
     """Wait for the next message. Must not be cancelled while the session is in use.
 
     Raises:
@@ -125,7 +126,7 @@ async def next_message(session: slim.Session, peer: object) -> slim.ReceivedMess
     """
     for _ in range(_ERRORS_IN_A_ROW):
         try:
-            return await session.get_message_async(None)
+            return await calls.receive(session)
         except slim.SlimError as error:
             if "session closed" in str(error):
                 break

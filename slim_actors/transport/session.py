@@ -15,7 +15,8 @@ from slim_actors.errors import ConfigurationError, Denied, SlimActorsError, Untr
 from slim_actors.limits import MAX_PAYLOAD
 from slim_actors.names import Address
 from slim_actors.transport.base import Payload, SessionClosed
-from slim_actors.transport.bindings import innermost, slim
+from slim_actors.transport.bindings import calls, innermost, slim
+from slim_actors.transport.calls import Received
 from slim_actors.transport.flight import Flight
 from slim_actors.transport.introduction import (
     HIDDEN,
@@ -119,16 +120,15 @@ class SlimSession:
             await self._known(self._introduction)
         while True:
             message = await next_message(self._session, self._peer)
-            context = message.context
             if not self._introduces:
                 # First of all: an impostor's refusal is nobody's.
-                refusal = self._check(context)
+                refusal = self._check(message)
                 if refusal is not None:
                     await self._refuse(refusal)
-            if context.payload_type == INTRODUCTION:
+            if message.payload_type == INTRODUCTION:
                 self._take_refusal(message.payload)
                 continue
-            return Payload(message.payload, context.payload_type)
+            return Payload(message.payload, message.payload_type)
 
     async def alive(self, data: bytes | None, payload_type: str, within: float) -> bool:
         """See `Session.alive`."""
@@ -136,8 +136,9 @@ class SlimSession:
             async with asyncio.timeout(within):
                 if data is not None:
                     # Not to be cancelled half-way; on a blocked connection it goes on by itself.
-                    publish = self._port.background(self._publish(data, payload_type))
+                    publish = self._port.background(self._publish(data, payload_type, tracked=True))
                     handle = await asyncio.shield(publish)
+                    assert handle is not None, "it was asked for"
                     await handle.wait_for_async(timedelta(seconds=within))
             # A reliable handle completes without an error even when every retransmission was in vain.
             participants = self._session.participants_list()
@@ -164,7 +165,7 @@ class SlimSession:
         except (Denied, Untrusted) as error:
             raise SessionClosed(str(error), type(error)) from None
 
-    def _check(self, context: slim.MessageContext) -> str | None:
+    def _check(self, message: Received) -> str | None:
         """Learn who sent a message, or why he is refused.
 
         SLIM lets messages pass, without MLS, whose token it has not checked.
@@ -174,10 +175,10 @@ class SlimSession:
             return None
         if self._credentials is None:
             if self._mls:
-                self._know(Claims(context.metadata.get(_MLS_SUBJECT, "")))
+                self._know(Claims(message.metadata.get(_MLS_SUBJECT, "")))
             return None
         try:
-            claims = self._credentials.verify(context.identity)
+            claims = self._credentials.verify(message.identity)
         except Refused as error:
             return str(error)
         except ConfigurationError as error:
@@ -187,7 +188,7 @@ class SlimSession:
         why = None
         if claims.is_for_introductions:
             why = "it shows a token that is for introductions only"
-        elif self._mls and context.metadata.get(_MLS_SUBJECT) != claims.id:
+        elif self._mls and message.metadata.get(_MLS_SUBJECT) != claims.id:
             why = "it shows the token of somebody else"
         elif claims.subject != self._peer.subject:
             self._know(claims)
@@ -209,10 +210,12 @@ class SlimSession:
     def _know(self, claims: Claims) -> None:
         self._peer = evolve(self._peer, subject=claims.subject, issuer=claims.issuer)
 
-    async def _publish(self, data: bytes, payload_type: str | None) -> slim.CompletionHandle:
+    async def _publish(
+        self, data: bytes, payload_type: str | None, *, tracked: bool = False
+    ) -> slim.CompletionHandle | None:
         if len(data) > MAX_PAYLOAD:
             raise ConfigurationError(f"A payload of {len(data)} bytes is over SLIM's limit of {MAX_PAYLOAD}.")
         try:
-            return await self._session.publish_async(data, payload_type, None)
+            return await calls.publish(self._session, data, payload_type, tracked=tracked)
         except slim.SlimError as error:
             raise SessionClosed(f"The session with {self._peer} is over: {innermost(error)}") from None
