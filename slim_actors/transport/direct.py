@@ -108,6 +108,8 @@ class Direct:
         self._error = module._UniffiFfiConverterTypeSlimError  # noqa: SLF001
         self._lift_handle = module._UniffiFfiConverterTypeCompletionHandle.lift  # noqa: SLF001
         self._waits: dict[int, _Wait] = {}
+        self._threads: set[int] = set()
+        """Those of Rust's that the interpreter knows: as many as there are processors."""
         self._numbers = itertools.count()
         # Kept here, for Rust keeps nothing of it alive.
         self._woken = module._UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK(self._ready)  # noqa: SLF001
@@ -172,11 +174,16 @@ class Direct:
     def _ready(self, number: int, code: int) -> None:
         """Take note that a future is worth another poll: in the middle of one, or in a thread of Rust's."""
         wait = self._waits.pop(number)
+        thread = get_ident()
         # Only in the thread of the loop: of a thread beside it nobody knows how far the poll is.
-        if wait.is_polling and wait.thread == get_ident():
+        if thread == wait.thread and wait.is_polling:
             wait.code = code
-        else:
-            wait.loop.call_soon_threadsafe(wait.wake)
+            return
+        if thread not in self._threads:
+            # Else the interpreter makes all that it keeps for a thread, and drops it, for each such call.
+            self._threads.add(thread)
+            ctypes.pythonapi.PyGILState_Ensure()
+        wait.loop.call_soon_threadsafe(wait.wake)
 
     def _lower_payload(self, data: bytes, reference: Any) -> Any:
         size = len(data)
