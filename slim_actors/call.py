@@ -43,12 +43,13 @@ class Call(Coroutine[Any, Any, R_co], Generic[R_co]):
             print(reply, "from", call.peer.instance)
     """
 
-    __slots__ = ("_coroutine", "replica")
+    __slots__ = ("coroutine", "replica")
 
     def __init__(self) -> None:
         self.replica: Recipient | None = None
         """Where the message went last; None until it went somewhere."""
-        self._coroutine: Coroutine[Any, Any, R_co]
+        self.coroutine: Coroutine[Any, Any, R_co]
+        """Its work."""
 
     @property
     def peer(self) -> Address | None:
@@ -57,15 +58,15 @@ class Call(Coroutine[Any, Any, R_co], Generic[R_co]):
 
     def running(self, coroutine: Coroutine[Any, Any, R_co]) -> Self:
         """Give the call its work."""
-        self._coroutine = coroutine
+        self.coroutine = coroutine
         return self
 
     def __await__(self) -> Generator[Any, Any, R_co]:
-        return self._coroutine.__await__()
+        return self.coroutine.__await__()
 
     def send(self, value: Any) -> Any:
         """See `Coroutine.send`."""
-        return self._coroutine.send(value)
+        return self.coroutine.send(value)
 
     def throw(
         self,
@@ -75,8 +76,8 @@ class Call(Coroutine[Any, Any, R_co], Generic[R_co]):
     ) -> Any:
         """See `Coroutine.throw`."""
         error = typ if isinstance(typ, BaseException) else (val if isinstance(val, BaseException) else typ())
-        return self._coroutine.throw(error.with_traceback(tb) if tb else error)
+        return self.coroutine.throw(error.with_traceback(tb) if tb else error)
 
     def close(self) -> None:
         """See `Coroutine.close`."""
-        self._coroutine.close()
+        self.coroutine.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from slim_actors import wire
@@ -79,6 +79,19 @@ class Conversation:
         self._goodbye: asyncio.Task[None] | None = None
         self._is_over = False
         self.ended = asyncio.Event()
+        self.takes: Mapping[type[wire.Frame], Callable[[Any], None]] = {
+            wire.Ask: self._message,
+            wire.Tell: self._message,
+            wire.Stream: self._message,
+            wire.Tells: self._messages,
+            wire.Item: self._flowed,
+            wire.Items: self._flowed,
+            wire.End: self._flowed,
+            wire.Grant: self._granted,
+            wire.Cancel: self._cancelled,
+            wire.Newcomer: self._newcomer,
+        }
+        """See `LinkOwner.takes`."""
         self.link = link(owner=self)
         self.room: Callable[[], Awaitable[None] | None] = self.link.room
         """See `Origin.room`."""
@@ -113,12 +126,6 @@ class Conversation:
     def busy(self) -> bool:
         """See `LinkOwner.busy`: a caller that is gone must not keep handlers running."""
         return bool(self._open)
-
-    def frame(self, frame: wire.Frame) -> None:
-        """See `LinkOwner.frame`."""
-        take = _TAKES.get(type(frame))
-        if take is not None:
-            take(self, frame)
 
     def problem(self, problem: Problem) -> None:
         """See `LinkOwner.problem`."""
@@ -371,17 +378,3 @@ class Conversation:
 
     def _error(self, message_id: int, error: DeliveryError) -> bytes:
         return self.link.send(wire.Error(message_id, *to_wire(error)))
-
-
-_TAKES: dict[type[wire.Frame], Callable[[Conversation, Any], None]] = {
-    wire.Ask: Conversation._message,  # noqa: SLF001 (the table of the class itself)
-    wire.Tell: Conversation._message,  # noqa: SLF001
-    wire.Stream: Conversation._message,  # noqa: SLF001
-    wire.Tells: Conversation._messages,  # noqa: SLF001
-    wire.Item: Conversation._flowed,  # noqa: SLF001
-    wire.Items: Conversation._flowed,  # noqa: SLF001
-    wire.End: Conversation._flowed,  # noqa: SLF001
-    wire.Grant: Conversation._granted,  # noqa: SLF001
-    wire.Cancel: Conversation._cancelled,  # noqa: SLF001
-    wire.Newcomer: Conversation._newcomer,  # noqa: SLF001
-}

@@ -24,15 +24,16 @@ class Deadlines:
     def __init__(self, due: Callable[[float], float]) -> None:
         self._due = due
         self._loop = asyncio.get_running_loop()
-        self._next = inf
+        self.next = inf
+        """The earliest of them; a later one need not be watched."""
         self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, deadline: float) -> None:
         """Call back at this deadline, unless that happens earlier for another one."""
-        if deadline >= self._next:
+        if deadline >= self.next:
             return
         self.close()
-        self._next = deadline
+        self.next = deadline
         self._timer = self._loop.call_at(deadline, self._ring)
 
     def close(self) -> None:
@@ -40,8 +41,8 @@ class Deadlines:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-            self._next = inf
+            self.next = inf
 
     def _ring(self) -> None:
-        self._timer, self._next = None, inf
+        self._timer, self.next = None, inf
         self.watch(self._due(self._loop.time()))

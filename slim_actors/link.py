@@ -11,8 +11,8 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from slim_actors import wire
 from slim_actors.batches import Problem, decode_batch, decode_joined
@@ -47,12 +47,12 @@ _GOODBYE_WITHIN = 0.1
 class LinkOwner(Protocol):
     """Who does something with what a link brings."""
 
+    takes: Mapping[type[wire.Frame], Callable[[Any], None]]
+    """What takes the frames of each type; a frame of any other is passed over."""
+
     @property
     def busy(self) -> bool:
         """Whether the owner waits for something from the peer, so that its death matters now."""
-
-    def frame(self, frame: wire.Frame) -> None:
-        """Take a frame."""
 
     def problem(self, problem: Problem) -> None:
         """Take note of a frame that cannot be read."""
@@ -98,6 +98,7 @@ class Link:
         self.max_payload = limits.max_payload
         """How many bytes one message may have that is sent."""
         self._writer: asyncio.Task[None] | None = None
+        self._is_writing = False
         self._is_over = False
         self._unreadable = 0
         self.is_abused = False
@@ -146,14 +147,18 @@ class Link:
             TooLarge: The body has more bytes than one message may have.
             MalformedMessage: The body holds something that has no form on the wire.
         """
-        encoded = wire.encode_frame(frame)
+        try:
+            encoded = wire.encode(frame)
+        except wire.UNSENDABLE as error:
+            raise wire.unsendable(error) from None
         size = len(encoded)
-        if size <= BATCH_BYTES and size <= self.max_payload and not self._long:
+        if size <= BATCH_BYTES and size <= self.max_payload and not self._long.ids:
             # Nearly every frame: none is long, and none that is must stay before it.
             if not self._is_over:
                 self._frames.append(encoded)
                 self.backlog += size
-                self._wake()
+                if not self._is_writing:
+                    self._wake()
             return encoded
         if size > self.max_payload:
             size = wire.body_size(frame, encoded)
@@ -177,9 +182,10 @@ class Link:
 
     def forget(self, message_id: int) -> None:
         """Neither send nor take what is left of the long frames of a message."""
-        if self._long:
+        if self._long.ids:
             self.backlog -= self._long.drop(message_id)
-        self._joiner.drop(message_id)
+        if self._joiner.id == message_id:
+            self._joiner.drop(message_id)
 
     def send_plain(self, data: bytes) -> None:
         """Send bytes as a payload of their own, for a peer that does not speak the wire format.
@@ -258,7 +264,8 @@ class Link:
         return await self._session.alive(_PING if self.framed else None, wire.PAYLOAD_TYPE, within)
 
     def _wake(self) -> None:
-        if self._writer is None or self._writer.done():
+        if not self._is_writing:
+            self._is_writing = True
             self._writer = asyncio.create_task(self._write())
 
     async def _write(self) -> None:
@@ -283,6 +290,8 @@ class Link:
         except Exception as error:
             _logger.exception("The link with %s stumbled while it sent", self.peer)
             self.end(f"it could not be sent to ({type(error).__name__})")
+        finally:
+            self._is_writing = False
 
     def _gather(self) -> list[bytes]:
         frames = self._frames
@@ -330,18 +339,20 @@ class Link:
             return
         batch = decode_batch(payload.data, self._limits)
         self.has_heard = self.has_heard or bool(batch.frames)
+        takes = self._owner.takes
         for frame in batch.frames:
-            if type(frame) is wire.Part:
+            take = takes.get(type(frame))
+            if take is not None:
+                take(frame)
+            elif type(frame) is wire.Part:
                 self._join(frame)
-            else:
-                self._owner.frame(frame)
-        self._report(batch.problems, len(payload.data))
+        if batch.problems:
+            self._report(batch.problems, len(payload.data))
 
     def _report(self, problems: Sequence[Problem], size: int) -> None:
         for problem in problems:
             self._owner.problem(problem)
-        if problems:
-            self._bear(size)
+        self._bear(size)
 
     def _bear(self, size: int) -> None:
         """Bear with a peer that sends what cannot be taken, for a while.
@@ -361,7 +372,10 @@ class Link:
         if joined is None:
             return
         batch = decode_joined(joined, part.id, self._limits)
-        # A part among them would be nobody's.
         for frame in batch.frames:
-            self._owner.frame(frame)
-        self._report(batch.problems, len(joined))
+            # A part among them would be nobody's.
+            take = self._owner.takes.get(type(frame))
+            if take is not None:
+                take(frame)
+        if batch.problems:
+            self._report(batch.problems, len(joined))

@@ -8,6 +8,7 @@ declares.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any, ForwardRef, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -23,6 +24,7 @@ __all__ = [
     "Signal",
     "StreamRequest",
     "body_of",
+    "malformed",
     "reply_body",
     "reply_type",
     "same_type",
@@ -73,6 +75,8 @@ _AS_BYTES = (bytearray, memoryview)
 
 # Looked up once a message, so remembered; classes live as long as their program does.
 _names: dict[type[Any], str] = {}
+_as_they_are: dict[type[Any], str] = {}
+"""Those whose objects are bodies as they are."""
 _reply_bodies: dict[type[Any], Body] = {}
 
 
@@ -122,11 +126,15 @@ def same_type(one: str, other: str) -> bool:
 
 def body_of(message: object) -> tuple[str, Any]:
     """Give the wire name and the body of a message."""
+    name = _as_they_are.get(type(message))
+    if name is not None:
+        return name, message
     if isinstance(message, _AS_BYTES):
         return "bytes", bytes(message)
     if isinstance(message, tuple):
         return "list", message
-    return type_name(type(message)), message
+    name = _as_they_are[type(message)] = type_name(type(message))
+    return name, message
 
 
 def reply_type(cls: type[Any]) -> Any:
@@ -159,7 +167,7 @@ class Body:
         TypeError: The type is not one that msgspec can read.
     """
 
-    __slots__ = ("_all", "_decoder", "declared")
+    __slots__ = ("_all", "declared", "decode")
 
     def __init__(self, declared: Any) -> None:
         foreign = isinstance(msgspec.inspect.type_info(declared), msgspec.inspect.CustomType)
@@ -167,7 +175,9 @@ class Body:
             raise TypeError(f"{declared!r} is no attrs class, dataclass, Struct, model or plain type")
         _check_fields(declared)
         self.declared = declared
-        self._decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(declared, dec_hook=decode_hook)
+        self.decode: Callable[[bytes | msgspec.Raw], Any]
+        """Reads a body, without a layer of Python; `malformed` makes the right error of what it raises."""
+        self.decode = msgspec.msgpack.Decoder(declared, dec_hook=decode_hook).decode
         self._all: msgspec.msgpack.Decoder[list[Any]] | None = None
 
     def read(self, raw: bytes | msgspec.Raw, what: str) -> Any:
@@ -177,13 +187,9 @@ class Body:
             MalformedMessage: It is not of the declared type; the text says where.
         """
         try:
-            return self._decoder.decode(raw)
-        except msgspec.ValidationError as error:
-            raise MalformedMessage(f"{what} does not fit its declaration: {error}.") from None
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-            raise MalformedMessage(f"{what} cannot be read: {error}.") from None
-        except Exception as error:  # noqa: BLE001 (a validator or converter of the user's class raised it)
-            raise MalformedMessage(f"{what} was refused with {type(error).__name__}: {error}.") from None
+            return self.decode(raw)
+        except Exception as error:  # noqa: BLE001 (also what a validator of the user's class raises)
+            raise malformed(error, what) from None
 
     def read_all(self, raw: msgspec.Raw) -> list[Any]:
         """Read a list of bodies, in one go.
@@ -198,6 +204,16 @@ class Body:
             return self._all.decode(raw)
         except Exception as error:  # noqa: BLE001 (as in `read`)
             raise MalformedMessage(f"One of several cannot be read: {error}.") from None
+
+
+def malformed(error: Exception, what: str) -> MalformedMessage:
+    """Make the error that a body is not of the declared type, of what `Body.decode` raised."""
+    if isinstance(error, msgspec.ValidationError):
+        return MalformedMessage(f"{what} does not fit its declaration: {error}.")
+    if isinstance(error, msgspec.DecodeError | RecursionError | UnicodeDecodeError):
+        return MalformedMessage(f"{what} cannot be read: {error}.")
+    # A validator or converter of the user's class raised it.
+    return MalformedMessage(f"{what} was refused with {type(error).__name__}: {error}.")
 
 
 RAW = Body(msgspec.Raw)

@@ -31,19 +31,20 @@ class Splitter:
 
     def __init__(self) -> None:
         self._frames: deque[tuple[int, bytes]] = deque()
-        self._ids: Counter[int] = Counter()
+        self.ids: Counter[int] = Counter()
+        """Whose frames they are, and how many each has; for looking only."""
         self._offset = 0
 
     def __len__(self) -> int:
         return len(self._frames)
 
     def __contains__(self, message_id: int) -> bool:
-        return message_id in self._ids
+        return message_id in self.ids
 
     def add(self, message_id: int, frame: bytes) -> None:
         """Put a frame at the end."""
         self._frames.append((message_id, frame))
-        self._ids[message_id] += 1
+        self.ids[message_id] += 1
 
     def next(self) -> tuple[bytes, int]:
         """Give what to send next, as a frame, and how many bytes of those that were added it carries."""
@@ -60,28 +61,28 @@ class Splitter:
 
     def drop(self, message_id: int) -> int:
         """Drop the frames of a message; give how many bytes they still had."""
-        if message_id not in self._ids:
+        if message_id not in self.ids:
             return 0
         left = -self._offset if self._frames[0][0] == message_id else 0
         if left:
             self._offset = 0
         left += sum(len(frame) for known, frame in self._frames if known == message_id)
         self._frames = deque(entry for entry in self._frames if entry[0] != message_id)
-        del self._ids[message_id]
+        del self.ids[message_id]
         return left
 
     def clear(self) -> None:
         """Drop everything."""
         self._frames.clear()
-        self._ids.clear()
+        self.ids.clear()
         self._offset = 0
 
     def _shift(self) -> None:
         message_id, _ = self._frames.popleft()
         self._offset = 0
-        self._ids[message_id] -= 1
-        if not self._ids[message_id]:
-            del self._ids[message_id]
+        self.ids[message_id] -= 1
+        if not self.ids[message_id]:
+            del self.ids[message_id]
 
 
 class Joiner:
@@ -103,7 +104,8 @@ class Joiner:
         self._max_payload = max_payload
         self._hold = hold
         self._problem = problem
-        self._id: int | None = None
+        self.id: int | None = None
+        """Whose frame is in the making."""
         self._size = 0
         self._data = bytearray()
         self._is_broken = False
@@ -114,10 +116,10 @@ class Joiner:
         """Take a part; give the frame, as `wire.join` makes a payload of it, once it is whole."""
         if not part.offset:
             self._begin(part)
-        elif part.id != self._id or self._is_broken:
+        elif part.id != self.id or self._is_broken:
             # The rest of what was refused, dropped or lost.
             return None
-        if self._id is None:
+        if self.id is None:
             return None
         here, end = len(self._data) - len(_PREFIX), part.offset + len(part.data)
         if part.size != self._size or end > self._size or part.offset < here < end:
@@ -132,7 +134,7 @@ class Joiner:
 
     def drop(self, message_id: int) -> None:
         """Forget what is here of a message."""
-        if message_id == self._id:
+        if message_id == self.id:
             self._end()
 
     def close(self) -> None:
@@ -141,7 +143,7 @@ class Joiner:
 
     def _begin(self, part: wire.Part) -> None:
         self._end()
-        self._id, self._size = part.id, part.size
+        self.id, self._size = part.id, part.size
         if part.size > body_room(self._max_payload) + _FRAME_ROOM:
             self._refuse(TooLarge.code, too_large(part.size, self._max_payload), len(part.data))
             return
@@ -172,12 +174,12 @@ class Joiner:
             self._refuse(PeerLost.code, "Parts of the message were lost on their way.")
 
     def _refuse(self, code: str, reason: str, size: int = 0) -> None:
-        message_id = self._id
+        message_id = self.id
         self._end()
         self._problem(Problem(message_id or 0, reason, code), size)
 
     def _end(self) -> None:
-        self._id = None
+        self.id = None
         self._is_broken = False
         if self._timer is not None:
             self._timer.cancel()

@@ -53,7 +53,8 @@ class Speaker(ABC):
         items: AsyncIterable[Any] | None,
     ) -> Call[Any]:
         call: Call[Any] = Call()
-        return call.running(self._asked(call, route, message, timeout, items))
+        call.coroutine = self._asked(call, route, message, timeout, items)
+        return call
 
     async def _asked(
         self,
@@ -63,7 +64,7 @@ class Speaker(ABC):
         timeout: float | None,
         items: AsyncIterable[Any] | None,
     ) -> Any:
-        expires = self._expires(checked(timeout))
+        expires = self._expires(timeout if timeout is None else checked(timeout))
         router = self._ready_sender() or await sender_by(self._sender, expires)
         return await router.ask(call, route, message, expires, self._travelling(), items)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from slim_actors.call import Call
 from slim_actors.errors import ConfigurationError
 from slim_actors.pinned import Pinned
-from slim_actors.routes import Route, Unicast
+from slim_actors.routes import Anycast, Route, Unicast
 from slim_actors.speaker import Speaker, checked
 
 if TYPE_CHECKING:
@@ -248,8 +248,12 @@ class Verbs(Speaker):
         return Pinned(route, self)
 
 
+_ROUTES = (Anycast, Unicast)
+"""What a `Route` is; a tuple takes less time to look through than a union."""
+
+
 def _route(route: Route) -> Route:
-    if not isinstance(route, Route):
+    if not isinstance(route, _ROUTES):
         raise ConfigurationError(
             f'{route!r} is not a route: write Anycast("org/ns/service") or Unicast("org/ns/service").'
         )

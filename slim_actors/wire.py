@@ -22,6 +22,7 @@ from slim_actors.models import encode_hook
 
 __all__ = [
     "PAYLOAD_TYPE",
+    "UNSENDABLE",
     "VERSION",
     "Accepted",
     "Ask",
@@ -45,11 +46,13 @@ __all__ = [
     "Tells",
     "body_size",
     "count_of",
+    "encode",
     "encode_body",
     "encode_frame",
     "is_ours",
     "join",
     "split",
+    "unsendable",
     "version_of",
 ]
 
@@ -254,7 +257,9 @@ Frame = (
     | Newcomer
 )
 
-_encoder = msgspec.msgpack.Encoder(enc_hook=encode_hook)
+encode = msgspec.msgpack.Encoder(enc_hook=encode_hook).encode
+"""Encodes a frame or a body, without a layer of Python; what it raises is among these."""
+UNSENDABLE = (TypeError, ValueError, OverflowError, RecursionError)
 split = msgspec.msgpack.Decoder(list[Raw]).decode
 """Give the values of an encoded list, each encoded."""
 
@@ -280,10 +285,7 @@ def encode_frame(frame: Frame) -> bytes:
     Raises:
         MalformedMessage: The body holds something that has no form on the wire.
     """
-    try:
-        return _encoder.encode(frame)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise _unsendable(error) from None
+    return encode_body(frame)
 
 
 def encode_body(value: Any) -> bytes:
@@ -293,12 +295,13 @@ def encode_body(value: Any) -> bytes:
         MalformedMessage: It holds something that has no form on the wire.
     """
     try:
-        return _encoder.encode(value)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise _unsendable(error) from None
+        return encode(value)
+    except UNSENDABLE as error:
+        raise unsendable(error) from None
 
 
-def _unsendable(error: Exception) -> MalformedMessage:
+def unsendable(error: Exception) -> MalformedMessage:
+    """Make the error that something has no form on the wire, of what `encode` raised."""
     return MalformedMessage(f"The message cannot be sent: {error}.")
 
 
@@ -306,7 +309,7 @@ def body_size(frame: Frame, encoded: bytes) -> int:
     """Give how many bytes of an encoded frame are its body; 0 if it has none."""
     if not hasattr(frame, "body"):
         return 0
-    return len(encoded) - len(_encoder.encode(structs.replace(frame, body=None))) + 1
+    return len(encoded) - len(encode(structs.replace(frame, body=None))) + 1
 
 
 def join(frames: Sequence[bytes]) -> bytes:

@@ -92,33 +92,29 @@ class Breaker:
         self._about = about
         self._loop = asyncio.get_running_loop()
         self._circuits: dict[Replica, _Circuit] = {}
-        self._open: dict[Replica, _Circuit] = {}
-
-    @property
-    def is_quiet(self) -> bool:
-        """Whether no circuit is open, so that everybody may be chosen."""
-        return not self._open
+        self.open: dict[Replica, _Circuit] = {}
+        """The circuits that are open; with none, everybody may be chosen."""
 
     def fit(self, candidates: list[R]) -> list[R]:
         """Give those among whom the next message has its choice: at least one, if there are any."""
-        if not self._open:
+        if not self.open:
             return candidates
         now = self._loop.time()
         for peer in candidates:
-            circuit = self._open.get(peer)
+            circuit = self.open.get(peer)
             if circuit is not None and not circuit.is_probed and now >= circuit.probe_at:
                 circuit.is_probed = True
                 return [peer]
-        closed = [peer for peer in candidates if peer not in self._open]
+        closed = [peer for peer in candidates if peer not in self.open]
         if closed or not candidates:
             return closed
-        least = min(self._open[peer].opened for peer in candidates)
-        return [peer for peer in candidates if self._open[peer].opened == least]
+        least = min(self.open[peer].opened for peer in candidates)
+        return [peer for peer in candidates if self.open[peer].opened == least]
 
     def forget(self, peer: Replica) -> None:
         """Take note that a replica is lost."""
         self._circuits.pop(peer, None)
-        self._open.pop(peer, None)
+        self.open.pop(peer, None)
 
     def record(self, peer: Replica, began: float, expires: float, error: BaseException | None = None) -> None:
         """Take note of what became of a message that was tried with a replica.
@@ -131,7 +127,7 @@ class Breaker:
         """
         seconds = self._loop.time() - began
         circuit = self._circuits.get(peer)
-        if error is None and seconds <= _NEVER_SLOW and circuit is not None and not self._open:
+        if error is None and seconds <= _NEVER_SLOW and circuit is not None and not self.open:
             # A good and quick outcome, as nearly all are: nothing need be compared.
             known = seconds if circuit.seconds is None else circuit.seconds
             circuit.seconds = known + _WEIGHT * (seconds - known)
@@ -161,7 +157,7 @@ class Breaker:
             circuit.seconds = known + _WEIGHT * (seconds - known)
         is_bad = has_failed or is_slow
         circuit.slow_at = now if is_slow else circuit.slow_at
-        if peer in self._open:
+        if peer in self.open:
             # What was sent before the circuit was opened is old news.
             if began >= circuit.opened_at:
                 self._probed(peer, circuit, is_bad=is_bad)
@@ -181,7 +177,7 @@ class Breaker:
             if circuit.is_probed:
                 self._open_for_a_while(circuit)
             return
-        del self._open[peer]
+        del self.open[peer]
         circuit.failing, circuit.is_probed = 0.0, False
         circuit.closed_at = self._loop.time()
         # It takes its part from now on, and is not made to catch up.
@@ -192,7 +188,7 @@ class Breaker:
     def _trip(self, peer: Replica, circuit: _Circuit, why: str) -> None:
         if self._loop.time() - circuit.closed_at > _FORGOTTEN_AFTER:
             circuit.opened = 0
-        self._open[peer] = circuit
+        self.open[peer] = circuit
         pause = self._open_for_a_while(circuit)
         _logger.warning(
             "%s gets no %s for %.1f s, since it does worse than the other replicas: %.300s",

@@ -178,7 +178,7 @@ class Bulk:
     def _send_many(self, peer: Peer, first: Outgoing, breaker: Breaker | None) -> None:
         # Each replica gets its part, and one that is on trial no more than the trial.
         left = len(self._messages) - self._position + 1
-        together = min(_TOGETHER, -(-left // self._replicas)) if breaker is None or breaker.is_quiet else 1
+        together = min(_TOGETHER, -(-left // self._replicas)) if breaker is None or not breaker.open else 1
         chunk = _Chunk(self, peer, breaker, self._loop.time())
         size = chunk.add(first)
         while len(chunk.tells) < together and (message := self._take()) is not None:

@@ -46,13 +46,12 @@ class Outgoing(Struct, frozen=True, eq=False, gc=False):
 
     def frame(self, now: float) -> wire.Incoming:
         """Make the frame; the deadline travels as what is left of it."""
-        ttl = max(0.0, self.expires - now)
-        context = self.context or None
-        if self.kind is wire.Tell:
-            return wire.Tell(self.id, self.type, self.body, ttl, context)
-        follows = self.items is not None
+        ttl = self.expires - now if self.expires > now else 0.0
+        context, follows = self.context or None, self.items is not None
         if self.kind is wire.Ask:
             return wire.Ask(self.id, self.type, self.body, ttl, context, follows)
+        if self.kind is wire.Tell:
+            return wire.Tell(self.id, self.type, self.body, ttl, context)
         return wire.Stream(self.id, self.type, self.body, ttl, context, follows, FIRST_ITEMS)
 
 

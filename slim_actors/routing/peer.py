@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from math import inf
 from typing import Any
@@ -70,6 +70,20 @@ class Peer:
         self.is_leaving = False
         """Whether the replica said that it is stopping."""
         self._refusal: DeliveryError | None = None
+        self.takes: Mapping[type[wire.Frame], Callable[[Any], None]] = {
+            wire.Reply: self._replied,
+            wire.Accepted: self._accepted,
+            wire.Error: self._failed,
+            wire.Item: self._flowed,
+            wire.Items: self._flowed,
+            wire.End: self._flowed,
+            wire.Grant: self._granted,
+            wire.Credit: self._credited_more,
+            wire.Leaving: self._left,
+            wire.Newcomer: self._told,
+            wire.Hello: self._greeted,
+        }
+        """See `LinkOwner.takes`."""
         self._link = Link(session, self, pulse, limits)
 
     @property
@@ -190,16 +204,6 @@ class Peer:
         """End the conversation; what has no outcome is lost."""
         await self._link.close()
 
-    def frame(self, frame: wire.Frame) -> None:
-        """See `LinkOwner.frame`."""
-        if type(frame) is wire.Reply:
-            # As nearly all frames are.
-            self._end(frame.id, result=frame.body)
-            return
-        take = _TAKES.get(type(frame))
-        if take is not None:
-            take(self, frame)
-
     def problem(self, problem: Problem) -> None:
         """See `LinkOwner.problem`."""
         text = f"The answer of {self.address} cannot be taken: {problem.reason}"
@@ -237,7 +241,8 @@ class Peer:
         if message.items is not None:
             pending.outlet = Outlet(self._link, message.id)
         self._window.put(pending)
-        self._deadlines.watch(message.expires)
+        if message.expires < self._deadlines.next:
+            self._deadlines.watch(message.expires)
         return pending
 
     def _send(self, pending: Pending) -> int:
@@ -275,7 +280,7 @@ class Peer:
         # Whoever waits for the outcome and is cancelled cancels the future with it.
         outcome = pending.outcome
         unfinished = pending.inlet is not None and not pending.inlet.is_over
-        if was_sent and (pending.is_late or outcome.cancelled() or not outcome.done() or unfinished):
+        if was_sent and (unfinished or pending.is_late or not outcome.done() or outcome.cancelled()):
             self._link.send(wire.Cancel(pending.message.id))
 
     def _leave_if_done(self) -> None:
@@ -285,6 +290,11 @@ class Peer:
 
     def _grant(self, message_id: int, total: int) -> None:
         self._link.send(wire.Grant(message_id, total))
+
+    def _replied(self, frame: wire.Reply) -> None:
+        pending = self._pending.get(frame.id)
+        if pending is not None:
+            pending.end(frame.body)
 
     def _accepted(self, frame: wire.Accepted) -> None:
         for message_id in frame.ids:
@@ -358,17 +368,3 @@ class Peer:
 
 
 def _nobody() -> None: ...
-
-
-_TAKES: dict[type[wire.Frame], Callable[[Peer, Any], None]] = {
-    wire.Accepted: Peer._accepted,  # noqa: SLF001 (the table of the class itself)
-    wire.Error: Peer._failed,  # noqa: SLF001
-    wire.Item: Peer._flowed,  # noqa: SLF001
-    wire.Items: Peer._flowed,  # noqa: SLF001
-    wire.End: Peer._flowed,  # noqa: SLF001
-    wire.Grant: Peer._granted,  # noqa: SLF001
-    wire.Credit: Peer._credited_more,  # noqa: SLF001
-    wire.Leaving: Peer._left,  # noqa: SLF001
-    wire.Newcomer: Peer._told,  # noqa: SLF001
-    wire.Hello: Peer._greeted,  # noqa: SLF001
-}

@@ -8,6 +8,8 @@ the conversation ends there.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from slim_actors import wire
 from slim_actors.batches import Problem
@@ -27,6 +29,9 @@ class PlainPeer:
 
     was_greeted = True
     """See `Peer.was_greeted`: such a peer says no hello, and none is waited for."""
+
+    takes: Mapping[type[wire.Frame], Callable[[Any], None]] = {}
+    """See `LinkOwner.takes`: such a peer sends no frames."""
 
     def __init__(self, session: Session, pulse: Pulse) -> None:
         self._turn = asyncio.Lock()
@@ -89,9 +94,6 @@ class PlainPeer:
     async def close(self) -> None:
         """End the conversation."""
         await self._link.close()
-
-    def frame(self, frame: wire.Frame) -> None:
-        """See `LinkOwner.frame`: such a peer sends none."""
 
     def problem(self, problem: Problem) -> None:
         """See `LinkOwner.problem`: such a peer sends none."""

@@ -89,7 +89,7 @@ class Pool:
             breaker = self._breakers[wire_type] = Breaker(f"{wire_type} messages")
         return breaker
 
-    def at_hand(self, breaker: Breaker) -> Peer | None:
+    def at_hand(self, breaker: Breaker, now: float) -> Peer | None:
         """Choose the replica for the next message, if the pool is complete and nobody needs replacing.
 
         As `acquire` does, but in one pass and without lists: this is done for each message.
@@ -97,19 +97,27 @@ class Pool:
         if not self._complete:
             return None
         chosen: Peer | None = None
-        least = 0
-        for peer in self._peers.values() if breaker.is_quiet else breaker.fit(self._usable):
+        least = -1
+        for peer in breaker.fit(self._usable) if breaker.open else self._peers.values():
             if peer.is_lost:
                 return None
             if peer.is_leaving:
                 continue
+            if chosen is None:
+                chosen = peer
+                continue
+            # Who is the only one is chosen whatever he has to do.
+            if least < 0:
+                least = chosen.outstanding
             load = peer.outstanding
-            if chosen is None or load < least or (load == least and _load(peer) < _load(chosen)):
+            if load < least or (load == least and _load(peer) < _load(chosen)):
                 chosen, least = peer, load
-        if chosen is None:
-            return None
-        self._explore_sometimes()
-        return self._use(chosen)
+        if chosen is not None:
+            if now >= self._look_at:
+                self._explore_now()
+            chosen.uses += 1
+            chosen.last_used = next(self._turns)
+        return chosen
 
     async def acquire(
         self, breaker: Breaker, avoid: Collection[str] = (), *, ask_first: bool = False

@@ -15,12 +15,11 @@ from slim_actors.call import Call
 from slim_actors.errors import (
     DeliveryError,
     Expired,
-    MalformedMessage,
     NodeUnreachable,
     NoRoute,
 )
 from slim_actors.limits import Limits
-from slim_actors.messages import RAW, body_of, reply_body
+from slim_actors.messages import RAW, body_of, malformed, reply_body
 from slim_actors.middleware import NOBODY, Hooks, Sending, Verb
 from slim_actors.names import Address
 from slim_actors.pulse import Pulse
@@ -44,7 +43,7 @@ __all__ = ["Router"]
 _VERBS: dict[type[wire.Incoming], Verb] = {wire.Ask: "ask", wire.Tell: "tell", wire.Stream: "stream"}
 _KINDS: dict[Verb, type[wire.Incoming]] = {verb: kind for kind, verb in _VERBS.items()}
 
-Attempt = Callable[[AnyPeer], Awaitable[Any]]
+Attempt = Callable[[Any, Outgoing], Awaitable[Any]]
 """What is tried with a replica: to deliver a message, or to begin a stream."""
 
 
@@ -93,15 +92,10 @@ class Router:
     ) -> Any:
         """See `Verbs.ask`."""
         outgoing = self._outgoing(wire.Ask, message, expires, context, items)
+        if not self._hooks.sending:
+            return _reply_of(outgoing, await self.deliver(call, route, outgoing))
         with self._watched(call, route, message, outgoing):
-            raw = await self.deliver(call, route, outgoing)
-            if isinstance(raw, bytes):
-                return raw
-            try:
-                return outgoing.replies.read(raw, f"The reply to {outgoing.type}")
-            except MalformedMessage as error:
-                error.may_have_run = True
-                raise
+            return _reply_of(outgoing, await self.deliver(call, route, outgoing))
 
     async def tell(
         self, call: Call[Any], route: Route | Pin, message: object, expires: float, context: dict[str, Any]
@@ -224,29 +218,67 @@ class Router:
 
     def deliver(self, call: Call[Any], route: Route | Pin, message: Outgoing) -> Awaitable[Any]:
         """Bring a message to its outcome."""
-        if isinstance(route, Anycast):
-            return self._to_any(call, self._table.pool(route), message)
-        return self._to_one(call, route, message)
+        if not isinstance(route, Anycast):
+            return self._to_one(call, route, message)
+        work = self._to_any(call, self._table.pool(route), message, Peer.deliver)
+        return work if message.items is None else self._within(message.expires, work, call)
+
+    def retry(self, call: Call[Any], pool: Pool, trials: Trials) -> Awaitable[Any]:
+        """Bring a message to its outcome after what has been tried so far."""
+        return self._to_any(call, pool, trials.message, Peer.deliver, trials)
 
     # Nearly all messages have somebody at hand to go to. All that may have to be waited for then is a place
     # and the outcome, and the peer keeps the deadline for both: so no timer and no retry need be got ready.
 
-    async def _to_any(self, call: Call[Any], pool: Pool, message: Outgoing) -> Any:
-        trials = Trials(message)
+    async def _to_any(
+        self,
+        call: Call[Any],
+        pool: Pool,
+        message: Outgoing,
+        attempt: Attempt,
+        trials: Trials | None = None,
+    ) -> Any:
+        """Try one replica after the other, and tell the breaker how each did, until there is an outcome."""
         breaker = pool.breaker(message.type)
-        peer = pool.at_hand(breaker) if message.items is None and self._transport.is_available else None
-        if peer is not None:
+        while True:
+            began = self._loop.time()
+            peer = pool.at_hand(breaker, began) if trials is None and self._transport.is_available else None
+            if peer is None:
+                trials = trials or Trials(message)
+                peer = await self._within(message.expires, self._somebody(pool, breaker, trials), call)
+                began = self._loop.time()
+            call.replica = peer
             try:
-                return await self._try(call, peer, peer.deliver(message), breaker, message.expires)
-            except DeliveryError as error:
+                outcome = await attempt(peer, message)
+            except Late:
+                late = self.too_late(call)
+                breaker.record(peer, began, message.expires, late)
+                raise late from None
+            except BaseException as error:
+                breaker.record(peer, began, message.expires, error)
+                if not isinstance(error, DeliveryError):
+                    raise
+                trials = trials or Trials(message)
                 trials.failed(peer, error)
-        return await self.retry(call, pool, trials)
+            else:
+                breaker.record(peer, began, message.expires)
+                return outcome
 
-    async def retry(self, call: Call[Any], pool: Pool, trials: Trials) -> Any:
-        """Bring a message to its outcome after what has been tried so far."""
-        message = trials.message
-        work = self._anycast(call, pool, lambda peer: peer.deliver(message), trials)
-        return await self._within(message.expires, work, call)
+    async def _somebody(self, pool: Pool, breaker: Breaker, trials: Trials) -> Peer:
+        """Wait for the replica that a message is tried with next."""
+        try:
+            peer: Peer = await self._when_there(
+                lambda: pool.acquire(breaker, trials.refused, ask_first=trials.losses > 0)
+            )
+        except (NothingLeft, NoRoute) as error:
+            # Whoever there was refused; the last word counts.
+            last = next(reversed(trials.refused.values()), None)
+            if last is not None:
+                raise last from None
+            if isinstance(error, NoRoute):
+                raise
+            raise NoRoute(f"Nobody takes messages for {pool.name} now.") from None
+        return peer
 
     async def _to_one(self, call: Call[Any], route: Unicast | Pin, message: Outgoing) -> Any:
         peer = self.at_hand(route) if message.items is None else None
@@ -256,7 +288,7 @@ class Router:
             except DeliveryError:
                 self.forget_if_lost(route)
                 raise
-        work = self._routed(call, route, lambda peer: peer.deliver(message), Trials(message))
+        work = self._pinned(call, route, message, _delivered)
         return await self._within(message.expires, work, call)
 
     def at_hand(self, route: Route | Pin, breaker: Breaker | None = None) -> Peer | None:
@@ -264,7 +296,7 @@ class Router:
         if not self._transport.is_available:
             return None
         if isinstance(route, Anycast):
-            return None if breaker is None else self._table.pool(route).at_hand(breaker)
+            return None if breaker is None else self._table.pool(route).at_hand(breaker, self._loop.time())
         peer = self._table.known_peer(route) if isinstance(route, Unicast) else route.peer
         return peer if isinstance(peer, Peer) and not peer.is_lost else None
 
@@ -277,25 +309,20 @@ class Router:
     async def _flow(self, call: Call[Any], route: Route | Pin, message: Outgoing) -> AsyncIterator[Inlet]:
         peers: list[AnyPeer] = []
 
-        async def begin(peer: AnyPeer) -> Inlet:
+        async def begin(peer: AnyPeer, message: Outgoing) -> Inlet:
             inlet = await peer.stream(message)
             peers.append(peer)
             return inlet
 
-        inlet: Inlet = await self._within(
-            message.expires, self._routed(call, route, begin, Trials(message)), call
-        )
+        if isinstance(route, Anycast):
+            work = self._to_any(call, self._table.pool(route), message, begin)
+        else:
+            work = self._pinned(call, route, message, begin)
+        inlet: Inlet = await self._within(message.expires, work, call)
         try:
             yield inlet
         finally:
             await peers[0].finish(message)
-
-    async def _routed(self, call: Call[Any], route: Route | Pin, attempt: Attempt, trials: Trials) -> Any:
-        if isinstance(route, Anycast):
-            return await self._anycast(call, self._table.pool(route), attempt, trials)
-        if isinstance(route, Unicast):
-            return await self._unicast(call, route, attempt)
-        return await self._pinned(call, route, attempt)
 
     async def _within(self, expires: float, work: Awaitable[Any], call: Call[Any] | None = None) -> Any:
         try:
@@ -306,38 +333,18 @@ class Router:
                 raise
         raise too_late(call, is_available=self._transport.is_available)
 
-    async def _anycast(self, call: Call[Any], pool: Pool, attempt: Attempt, trials: Trials) -> Any:
-        message = trials.message
-        breaker = pool.breaker(message.type)
-        while True:
-            try:
-                peer: Peer = await self._when_there(
-                    lambda: pool.acquire(breaker, trials.refused, ask_first=trials.losses > 0)
-                )
-            except (NothingLeft, NoRoute) as error:
-                # Whoever there was refused; the last word counts.
-                last = next(reversed(trials.refused.values()), None)
-                if last is not None:
-                    raise last from None
-                if isinstance(error, NoRoute):
-                    raise
-                raise NoRoute(f"Nobody takes messages for {pool.name} now.") from None
-            try:
-                return await self._try(call, peer, attempt(peer), breaker, message.expires)
-            except DeliveryError as error:
-                trials.failed(peer, error)
-
-    async def _unicast(self, call: Call[Any], route: Unicast, attempt: Attempt) -> Any:
-        pin = self._table.pin(route)
+    async def _pinned(
+        self, call: Call[Any], route: Unicast | Pin, message: Outgoing, attempt: Attempt
+    ) -> Any:
+        """Try the one replica of a route."""
+        pin = self._table.pin(route) if isinstance(route, Unicast) else route
         try:
-            return await self._pinned(call, pin, attempt)
+            peer: AnyPeer = await self._when_there(pin.acquire)
+            return await self._attempt(call, peer, attempt(peer, message))
         except DeliveryError:
-            self._table.forget_if_lost(route, pin)
+            if isinstance(route, Unicast):
+                self._table.forget_if_lost(route, pin)
             raise
-
-    async def _pinned(self, call: Call[Any], pin: Pin, attempt: Attempt) -> Any:
-        peer: AnyPeer = await self._when_there(pin.acquire)
-        return await self._attempt(call, peer, attempt(peer))
 
     async def _attempt(self, call: Call[Any], peer: AnyPeer, work: Awaitable[Any]) -> Any:
         call.replica = peer
@@ -346,23 +353,6 @@ class Router:
         except Late:
             raise too_late(call, is_available=self._transport.is_available) from None
 
-    async def _try(
-        self, call: Call[Any], peer: Peer, work: Awaitable[Any], breaker: Breaker, expires: float
-    ) -> Any:
-        """Attempt it with one of several replicas, and tell the breaker how that one did."""
-        call.replica = peer
-        began = self._loop.time()
-        try:
-            try:
-                outcome = await work
-            except Late:
-                raise too_late(call, is_available=self._transport.is_available) from None
-        except BaseException as error:
-            breaker.record(peer, began, expires, error)
-            raise
-        breaker.record(peer, began, expires)
-        return outcome
-
     async def _when_there(self, acquire: Callable[[], Awaitable[Any]]) -> Any:
         """Acquire a peer; while the node is away, wait for it to come back and try again."""
         while True:
@@ -370,6 +360,27 @@ class Router:
                 return await acquire()
             except NodeUnreachable:
                 await self._transport.available()
+
+
+def _reply_of(message: Outgoing, raw: Any) -> Any:
+    """Read the reply to a message.
+
+    Raises:
+        MalformedMessage: It is not of the type that the message declares.
+    """
+    if isinstance(raw, bytes):
+        # Of a peer that speaks plain bytes.
+        return raw
+    try:
+        return message.replies.decode(raw)
+    except Exception as error:  # noqa: BLE001 (also what a validator of the user's class raises)
+        unread = malformed(error, f"The reply to {message.type}")
+        unread.may_have_run = True
+        raise unread from None
+
+
+def _delivered(peer: AnyPeer, message: Outgoing) -> Awaitable[Any]:
+    return peer.deliver(message)
 
 
 def _for_tell(context: dict[str, Any]) -> dict[str, Any]:

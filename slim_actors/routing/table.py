@@ -34,11 +34,15 @@ class RoutingTable:
         self._pulse = pulse
         self._limits = limits
         self._pools: dict[Anycast, Pool] = {}
+        self._latest: tuple[Anycast, Pool] | None = None
         self._pins: dict[Unicast, Pin] = {}
         self._explicit: set[Pin] = set()
 
     def pool(self, route: Anycast) -> Pool:
         """Give the replicas of a service."""
+        # Nearly always the very route of the last message; the hash of another is made of all that it says.
+        if self._latest is not None and self._latest[0] is route:
+            return self._latest[1]
         pool = self._pools.get(route)
         if pool is None:
             options = SessionOptions(route.mls, route.max_retries, route.timeout)
@@ -47,6 +51,7 @@ class RoutingTable:
                 return Peer(await self._port.connect(Address(route.name), options), self._pulse, self._limits)
 
             pool = self._pools[route] = Pool(route.name, find)
+        self._latest = (route, pool)
         return pool
 
     def pin(self, route: Unicast) -> Pin:

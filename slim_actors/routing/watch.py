@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from slim_actors import wire
 from slim_actors.batches import Problem
@@ -31,6 +32,12 @@ class Watch:
     def __init__(self, session: Session, pulse: Pulse, ended: Callable[[str], None]) -> None:
         self._ended: Callable[[str], None] | None = ended
         self._greeting: asyncio.Future[DeliveryError | None] = asyncio.get_running_loop().create_future()
+        self.takes: Mapping[type[wire.Frame], Callable[[Any], None]] = {
+            wire.Hello: self._greeted,
+            wire.Error: self._failed,
+            wire.Leaving: self._left,
+        }
+        """See `LinkOwner.takes`."""
         self._link = Link(session, self, pulse)
 
     @property
@@ -58,18 +65,6 @@ class Watch:
         self._ended = None
         self._link.end("it is watched no longer")
 
-    def frame(self, frame: wire.Frame) -> None:
-        """See `LinkOwner.frame`."""
-        if isinstance(frame, wire.Hello):
-            # It expects to hear something that makes sense.
-            self._link.send(wire.Ping())
-            self._greet(None)
-        elif isinstance(frame, wire.Error) and not frame.id:
-            self._greet(from_wire(frame.code, frame.message, frame.detail))
-        elif isinstance(frame, wire.Leaving):
-            self._over("it is stopping")
-            self._link.end("it is stopping")
-
     def problem(self, problem: Problem) -> None:
         """See `LinkOwner.problem`."""
 
@@ -81,6 +76,19 @@ class Watch:
         lost = self._link.lost(may_have_run=False)
         self._greet(lost)
         self._over(str(lost))
+
+    def _greeted(self, _: wire.Hello) -> None:
+        # It expects to hear something that makes sense.
+        self._link.send(wire.Ping())
+        self._greet(None)
+
+    def _failed(self, frame: wire.Error) -> None:
+        if not frame.id:
+            self._greet(from_wire(frame.code, frame.message, frame.detail))
+
+    def _left(self, _: wire.Leaving) -> None:
+        self._over("it is stopping")
+        self._link.end("it is stopping")
 
     def _greet(self, error: DeliveryError | None) -> None:
         if not self._greeting.done():

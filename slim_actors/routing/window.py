@@ -57,7 +57,12 @@ class Window:
         Raises:
             DeliveryError: There was, and it cannot be sent. Later this is its outcome.
         """
-        if self._waiting or not self._has_room:
+        # Whether there is room is asked here once more than below: this is done for each message.
+        if (
+            self._waiting
+            or self._bytes >= self._most_bytes
+            or (len(self.pending) >= self._size and self.sent - self._credited >= self._size)
+        ):
             self._waiting[pending.message.id] = pending
         else:
             self._put(pending)
