@@ -53,7 +53,13 @@ class Speaker(ABC):
         items: AsyncIterable[Any] | None,
     ) -> Call[Any]:
         call: Call[Any] = Call()
-        call.coroutine = self._asked(call, route, message, timeout, items)
+        expires = self._expires(timeout if timeout is None else checked(timeout))
+        router = self._ready_sender()
+        if router is None:
+            call.coroutine = self._asked(call, route, message, expires, items)
+        else:
+            # As nearly always; without a layer that only passes on what the router gives.
+            call.coroutine = router.ask(call, route, message, expires, self._travelling(), items)
         return call
 
     async def _asked(
@@ -61,11 +67,10 @@ class Speaker(ABC):
         call: Call[Any],
         route: Route | Pin,
         message: object,
-        timeout: float | None,
+        expires: float,
         items: AsyncIterable[Any] | None,
     ) -> Any:
-        expires = self._expires(timeout if timeout is None else checked(timeout))
-        router = self._ready_sender() or await sender_by(self._sender, expires)
+        router = await sender_by(self._sender, expires)
         return await router.ask(call, route, message, expires, self._travelling(), items)
 
     def _tell(self, route: Route | Pin, message: object, timeout: float | None) -> Call[None]:

@@ -126,7 +126,10 @@ class Peer:
         try:
             return await pending.outcome
         finally:
-            await self._finish(pending) if pending.pump is not None else self._end_of(pending)
+            if pending.pump is None:
+                self._end_of(pending)
+            else:
+                await self._finish(pending)
 
     @property
     def max_payload(self) -> int:
