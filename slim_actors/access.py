@@ -94,6 +94,8 @@ class Guard:
     def __init__(self, agent: Any, name: str) -> None:
         self._name = name
         self._rule = Rule.of(agent.allow, type(agent).__name__)
+        self.is_open = self._rule is None
+        """Whether everybody may call the agent, as far as its handler has no rule."""
 
     def denies(self, sender: Address, handler: Handler | None) -> Denied | None:
         """Give the error for a sender that may not call this handler, or None for one that may."""

@@ -320,16 +320,18 @@ class Cell:
     def replied(self, envelope: Envelope, value: Any) -> None:
         """End a message with what its handler returned, once what it changed is kept."""
         if self.keeper.has_store:
-            self._when_kept(envelope, lambda: self._reply(envelope, value))
+            self._when_kept(envelope, lambda: self.reply(envelope, value))
         else:
-            self._reply(envelope, value)
+            self.reply(envelope, value)
 
-    def _reply(self, envelope: Envelope, value: Any) -> None:
+    def reply(self, envelope: Envelope, value: Any) -> None:
+        """End a message with what its handler returned, which changed nothing that is kept."""
         self.mailbox.handled += 1
         if envelope.state is not DONE:
             if self.hooks.replied:
                 self.hooks.call(self.hooks.replied, Context(self, envelope), envelope.message, None)
-            envelope.reply(value)
+            envelope.state = DONE
+            envelope.origin.replied(envelope, value)
 
     def failed(self, envelope: Envelope, cause: BaseException) -> bool:
         """Fail a message with what its handler raised; tell whether that is its outcome."""

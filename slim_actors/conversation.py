@@ -173,7 +173,12 @@ class Conversation:
         """See `Origin.replied`."""
         if not envelope.wants_reply:
             return
-        self.done(envelope)
+        flows = envelope.outlet is not None or envelope.inlet is not None
+        if flows:
+            self.done(envelope)
+        elif self._open.pop(envelope.id, None) is not None:
+            # As nearly all: what `done` comes to where nothing flows.
+            self._visit.count(-envelope.size)
         try:
             reply = envelope.outlet is None
             frame = self.link.send(wire.Reply(envelope.id, value)) if reply else self._last(envelope, value)
@@ -261,17 +266,16 @@ class Conversation:
     def _message(self, frame: wire.Incoming) -> None:
         if self._is_over:
             return
-        sender = self.link.peer
-        seen = self._outcomes.find(sender, frame.id)
+        link = self.link
+        found = self._cell.declaration.find(frame.type)
+        # The link has just looked at the clock, once for all that came together.
+        expires = link.last_heard + min(frame.ttl, _LONGEST_TTL)
+        wants_reply = type(frame) is not wire.Tell
+        envelope = Envelope(
+            frame.id, None, found, link.sender, expires, self, frame.context or {}, wants_reply
+        )
+        seen = self._outcomes.begin(envelope)
         if seen is None:
-            found = self._cell.declaration.find(frame.type)
-            # The link has just looked at the clock, once for all that came together.
-            expires = self.link.last_heard + min(frame.ttl, _LONGEST_TTL)
-            wants_reply = type(frame) is not wire.Tell
-            envelope = Envelope(
-                frame.id, None, found, sender, expires, self, frame.context or {}, wants_reply
-            )
-            self._outcomes.begin(envelope)
             self._receive(envelope, len(frame.body), frame)
         elif isinstance(seen, Envelope):
             # Sent again while it is under way.
@@ -291,7 +295,8 @@ class Conversation:
         try:
             found = self._admitted(envelope, size, frame)
             if frame is not None:
-                envelope.message = found.read(frame.body, frame.type)
+                assert found.body is not None, "only what Declaration.readable gave reads messages"
+                envelope.message = found.body.read(frame.body, frame.type)
         except Denied as error:
             self._cell.deny(envelope, error)
         except DeliveryError as error:
@@ -308,8 +313,8 @@ class Conversation:
         found, life = envelope.handler, self._cell.life
         if life.agent.require_mls and not self.link.mls:
             raise Denied("This agent takes messages from end-to-end encrypted sessions only (mls=True).")
-        denied = life.guard.denies(envelope.sender, found)
-        if denied is not None:
+        guarded = not life.guard.is_open or (found is not None and found.allow is not None)
+        if guarded and (denied := life.guard.denies(envelope.sender, found)) is not None:
             raise denied
         if self._visit.identity is None:
             self._identify(envelope.sender)

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from attrs import evolve, field, frozen
-from msgspec import Raw
 
 from slim_actors.access import Rule
 from slim_actors.errors import ConfigurationError, DeclarationError, MalformedMessage, UnhandledMessage
@@ -58,15 +57,6 @@ class Handler:
     @flows.default
     def _flows(self) -> bool:
         return self.streams or self.items is not None
-
-    def read(self, raw: Raw, wire_type: str) -> Any:
-        """Make the message of its body.
-
-        Raises:
-            MalformedMessage: It does not fit the declared type.
-        """
-        assert self.body is not None, "only what Declaration.readable gave reads messages"
-        return self.body.read(raw, wire_type)
 
 
 @frozen(eq=False)

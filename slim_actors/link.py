@@ -112,6 +112,8 @@ class Link:
         """Whether the peer has sent anything that makes sense."""
         self._drained = asyncio.Event()
         self.last_heard = asyncio.get_running_loop().time()
+        self.sender = session.peer
+        """Who sent what came last, as the transport knew it then."""
         self._reader = asyncio.create_task(self._read(), name=f"link {session.peer}")
         pulse.watch(self)
 
@@ -315,6 +317,7 @@ class Link:
             while True:
                 payload = await self._session.receive()
                 self.last_heard = loop.time()
+                self.sender = self._session.peer
                 if self._is_over:
                     continue
                 if wire.is_ours(payload.type):

@@ -228,8 +228,12 @@ class MailboxQueue:
         Raises:
             Busy: It is refused.
         """
+        if len(self._accepted.all) < self._declared.capacity and self._bytes < _MOST_BYTES:
+            # As nearly always; one always fits, however large.
+            self._accept(envelope)
+            return None
         dropped = None
-        if self._is_full and not envelope.keep:
+        if not envelope.keep:
             if self._declared.overflow == "wait":
                 envelope.arrived_at = self._loop.time()
                 self._parked.add(envelope)
@@ -302,9 +306,9 @@ class MailboxQueue:
             self._accept(self._parked.next())
 
     def _accept(self, envelope: Envelope) -> None:
-        envelope.accepted_at = self._loop.time()
+        envelope.accepted_at = now = self._loop.time()
         if envelope.arrived_at is None:
-            envelope.arrived_at = envelope.accepted_at
+            envelope.arrived_at = now
         self.accepted += 1
         self._bytes += envelope.size
         self._accepted.add(envelope)

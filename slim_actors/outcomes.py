@@ -49,18 +49,16 @@ class Outcomes:
         self._loop = asyncio.get_running_loop()
         self._latest: tuple[Address, _Window] | None = None
 
-    def find(self, sender: Address, message_id: int) -> Envelope | bytes | None:
-        """Give the envelope of a message that is under way, the frame that ended it, or None if it is new."""
-        window = self._find(sender)
-        return window.entries.get(message_id) if window else None
-
     def ids(self, sender: Address) -> list[int]:
         """Give the ids of all messages of a sender that are remembered."""
         window = self._find(sender)
         return list(window.entries) if window else []
 
-    def begin(self, envelope: Envelope) -> None:
-        """Remember that a message is under way."""
+    def begin(self, envelope: Envelope) -> Envelope | bytes | None:
+        """Remember that a message is under way, and give None if it is new.
+
+        Of one that is known give the envelope with which it is under way, or the frame that ended it.
+        """
         window = self._find(envelope.sender)
         if window is None:
             window = self._windows[_key(envelope.sender)] = _Window()
@@ -68,7 +66,8 @@ class Outcomes:
                 self._latest = None
                 _, forgotten = self._windows.popitem(last=False)
                 self._size -= forgotten.size
-        window.entries[envelope.id] = envelope
+        known = window.entries.setdefault(envelope.id, envelope)
+        return None if known is envelope else known
 
     def end(self, envelope: Envelope, frame: bytes) -> None:
         """Remember the frame that ended a message, or `ACCEPTED`."""

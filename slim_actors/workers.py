@@ -7,11 +7,12 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from attrs import frozen
+
 from slim_actors.context import Context
 from slim_actors.errors import Cancelled, DeliveryError, Expired
 from slim_actors.forward import Forward
 from slim_actors.mailbox import DONE, RUNNING, Envelope
-from slim_actors.middleware import NOBODY
 from slim_actors.timers import TICK
 
 if TYPE_CHECKING:
@@ -31,6 +32,15 @@ STOP_WITHIN = 2.0
 """Seconds that a handler may take to end which was cancelled."""
 
 _logger = logging.getLogger("slim_actors.cell")
+
+
+@frozen
+class _Raised:
+    """What a handler raised."""
+
+    error: BaseException
+    is_news: bool
+    """Whether it is the outcome of the message: a cancelled one had its outcome already."""
 
 
 class Workers:
@@ -76,6 +86,7 @@ class Workers:
         mailbox, loop = cell.mailbox, asyncio.get_running_loop()
         worker = asyncio.current_task()
         assert worker is not None, "a coroutine runs in a task"
+        handle = self._observed if cell.hooks.handling else self._handle
         in_a_row, began = 0, loop.time()
         now = began
         while not life.is_over:
@@ -92,7 +103,10 @@ class Workers:
             envelope.state = RUNNING
             cell.running[envelope] = worker
             try:
-                await self._handle(envelope)
+                raised = await handle(envelope)
+                if raised is not None:
+                    self._failed(raised)
+                    raised = None
             except Exception:
                 # Not the handler's, whose errors are outcomes: a mistake of ours must not end the agent.
                 _logger.exception("%s stumbled over a message", cell.address)
@@ -109,47 +123,59 @@ class Workers:
                 now = began
         cell.quiet_if_idle()
 
-    async def _handle(self, envelope: Envelope) -> None:
-        cell = self._cell
-        found = envelope.handler
+    def _failed(self, raised: _Raised) -> None:
+        error = raised.error
+        if raised.is_news and isinstance(error, Exception) and self._life is self._cell.life:
+            self._cell.recovery.failed(self._cell, error)
+
+    async def _observed(self, envelope: Envelope) -> _Raised | None:
+        """Handle a message while hooks look on: they see what its handler raises."""
+        hooks, raised = self._cell.hooks, None
+        try:
+            with hooks.around(hooks.handling, Context(self._cell, envelope), envelope.message):
+                raised = await self._handle(envelope)
+                if raised is not None:
+                    raise raised.error  # noqa: TRY301 (for the hooks)
+        except BaseException as error:
+            if raised is None or error is not raised.error:
+                raise
+        return raised
+
+    async def _handle(self, envelope: Envelope) -> _Raised | None:
+        """Bring a message to its outcome; give what its handler raised, which is an outcome too."""
+        cell, found = self._cell, envelope.handler
+        keeps = cell.keeper.has_store
         assert found is not None, "what has no handler is refused at the door"
-        ctx = Context(cell, envelope)
-        if envelope.outlet is None:
+        if envelope.outlet is None and envelope.expires < cell.deadlines.next:
             # A caller cancels at its deadline; this is for one that cannot any more, or never does.
             cell.deadlines.watch(envelope.expires)
-        handling = cell.hooks.handling
-        raised: BaseException | None = None
-        is_news = False
         try:
-            with cell.hooks.around(handling, ctx, envelope.message) if handling else NOBODY:
-                try:
-                    if (room := envelope.origin.room()) is not None:
-                        await room
-                    if cell.keeper.has_store and (kept := cell.keeper.ready(envelope)) is not None:
-                        await kept
-                    called = self._call(found, envelope, ctx)
-                    value = await (self._stream(called, envelope) if found.streams else called)
-                    if cell.keeper.has_store:
-                        value = cell.keeper.stage(envelope, value, ctx.forwarded)
-                except BaseException as error:
-                    raised = error
-                    is_news = cell.failed(envelope, error)
-                    raise
-                if isinstance(value, Forward) and envelope.state is not DONE:
-                    cell.running[envelope] = asyncio.create_task(self._forward(envelope, ctx, value))
-                else:
-                    cell.replied(envelope, value)
+            if (room := envelope.origin.room()) is not None:
+                await room
+            if keeps and (kept := cell.keeper.ready(envelope)) is not None:
+                await kept
+            called = self._call(found, envelope)
+            value = await (self._stream(called, envelope) if found.streams else called)
+            if keeps:
+                value = cell.keeper.stage(envelope, value, Context(cell, envelope).forwarded)
         except BaseException as error:
-            # What the handler raised is the outcome; it went on only for the hooks around it to see.
-            if error is not raised or isinstance(error, KeyboardInterrupt | SystemExit):
+            raised = _Raised(error, is_news=cell.failed(envelope, error))
+            if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
-            # A cancelled message had its outcome already: what its handler makes of that is no failure.
-            if is_news and isinstance(error, Exception) and self._life is cell.life:
-                cell.recovery.failed(cell, error)
+            return raised
+        if isinstance(value, Forward) and envelope.state is not DONE:
+            cell.running[envelope] = asyncio.create_task(self._forward(envelope, value))
+        elif keeps:
+            cell.replied(envelope, value)
+        else:
+            cell.reply(envelope, value)
+        return None
 
-    def _call(self, found: Handler, envelope: Envelope, ctx: Context) -> Any:
+    def _call(self, found: Handler, envelope: Envelope) -> Any:
         method = getattr(self._life.agent, found.method)
-        given = [ctx if role == "ctx" else envelope.inlet for role in found.takes] if found.takes else ()
+        if not found.takes:
+            return method() if found.declared is TICK else method(envelope.message)
+        given = [Context(self._cell, envelope) if role == "ctx" else envelope.inlet for role in found.takes]
         return method(*given) if found.declared is TICK else method(envelope.message, *given)
 
     @staticmethod
@@ -161,11 +187,12 @@ class Workers:
                 if (turn := put(item)) is not None:
                     await turn
 
-    async def _forward(self, envelope: Envelope, ctx: Context, forward: Forward) -> None:
+    async def _forward(self, envelope: Envelope, forward: Forward) -> None:
         """Let another agent answer; the worker is free for the next message meanwhile."""
         cell = self._cell
         try:
-            value = await cell.router.forward(forward.route, forward.message, envelope, ctx.forwarded())
+            context = Context(cell, envelope).forwarded()
+            value = await cell.router.forward(forward.route, forward.message, envelope, context)
         except asyncio.CancelledError:
             if envelope.state is not DONE:
                 raise
