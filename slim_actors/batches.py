@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -18,6 +19,8 @@ __all__ = ["Batch", "Problem", "decode_batch", "decode_joined"]
 _MOST_PROBLEMS = 16
 _MANY_CONTAINERS = 50_000
 """From here on a payload is looked at frame by frame before anything of it is built."""
+_TOGETHER, _SHORT = 16, 4096
+"""Bodies that are looked at together, and how long they may be: if they have few lists and maps, each has."""
 _FRAME_DEPTH = 3
 """The lists and maps in which a body or a context stands, one of several bodies included."""
 _LIMITS = Limits()
@@ -31,6 +34,7 @@ _ONE_PART = b"\x91\x95\x0f"
 """How a payload with nothing but a part begins: whatever is in it, no list or map is built of it."""
 _KNOWN_TAGS = range(1, 19)
 _SEVERAL = frozenset((wire.Items, wire.Tells))
+_body_of = attrgetter("body")
 _UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
@@ -91,11 +95,19 @@ def decode_joined(payload: bytearray, message_id: int, limits: Limits) -> Batch:
 
 
 def _within(batch: Batch, limits: Limits) -> Batch:
+    # What is no deeper than it is long, and most is short, need not be looked into.
+    least = min(limits.max_depth, limits.max_payload)
+    try:
+        bodies = list(map(_body_of, batch.frames))
+    except AttributeError:
+        # Among them is a frame without a body, or with several.
+        bodies = []
+    # Asks or replies alone, as nearly always: they are looked at together, without steps of Python for each.
+    if bodies and _are_harmless(bodies, least, limits):
+        return batch
     if not _SEVERAL.isdisjoint(map(type, batch.frames)):
         problems = list(batch.problems)
         batch = Batch(_several(batch.frames, problems, limits), problems)
-    # What is no deeper than it is long, and most is short, need not be looked into.
-    least = min(limits.max_depth, limits.max_payload)
     long: list[Any] = [frame for frame in batch.frames if len(getattr(frame, "body", b"")) > least]
     problems = [problem for frame in long if (problem := _excess_of(frame.id, frame.body, limits))]
     if not problems:
@@ -103,6 +115,18 @@ def _within(batch: Batch, limits: Limits) -> Batch:
     refused = {problem.id for problem in problems}
     frames = [frame for frame in batch.frames if getattr(frame, "id", 0) not in refused]
     return Batch(frames, [*batch.problems, *problems])
+
+
+def _are_harmless(bodies: list[Raw], least: int, limits: Limits) -> bool:
+    """Tell, quickly, whether surely none of the bodies is too long or goes too deep."""
+    longest = max(map(len, bodies))
+    return longest <= least or (
+        longest <= min(limits.max_payload, _SHORT)
+        and all(
+            has_few_containers(b"".join(bodies[first : first + _TOGETHER]), limits.max_depth)
+            for first in range(0, len(bodies), _TOGETHER)
+        )
+    )
 
 
 def _several(frames: Sequence[wire.Frame], problems: list[Problem], limits: Limits) -> Sequence[wire.Frame]:
