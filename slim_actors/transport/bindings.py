@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import secrets
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -60,23 +59,27 @@ def new_service() -> slim.Service:
     return slim.create_service(f"slim-actors-{os.getpid()}-{next(_services)}")
 
 
-@cache
-def warm_up() -> list[object]:
-    """Begin, in a thread, with what the bindings do for the first app of a process.
+_held: list[object] = []
+"""The bindings panic when the app of `warm_up` goes too early."""
 
-    That takes 35 ms of a processor, but not the interpreter's lock: Python can go on importing meanwhile.
-    Gives what holds the app, for the bindings panic when it goes too early.
+
+@cache
+def warm_up() -> threading.Thread:
+    """Begin, in a thread, with what the bindings do for the first app or connection of a process.
+
+    They gather randomness. That takes 35 ms of a processor, but not the interpreter's lock: Python can go on
+    importing meanwhile.
     """
     service = new_service()
-    held: list[object] = [service]
 
     def make() -> None:
         # Of no use to anybody: it is never connected.
-        name, secret = slim.Name("slim-actors", "local", "warm-up"), secrets.token_hex(16)
-        held.append(service.create_app_with_secret(name, secret))
+        name, secret = slim.Name("slim-actors", "local", "warm-up"), os.urandom(16).hex()
+        _held.extend((service, service.create_app_with_secret(name, secret)))
 
-    threading.Thread(target=make, name="warm-up", daemon=True).start()
-    return held
+    thread = threading.Thread(target=make, name="warm-up", daemon=True)
+    thread.start()
+    return thread
 
 
 def innermost(error: slim.SlimError) -> str:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from typing import TYPE_CHECKING
 
-from slim_actors.auth import Auth, TokenCheck
 from slim_actors.endpoints import Endpoint
 from slim_actors.errors import ConfigurationError, EndpointInUse
-from slim_actors.tls import Tls
-from slim_actors.transport.bindings import innermost, new_service, no_delay, slim
+from slim_actors.transport.bindings import innermost, new_service, no_delay, slim, warm_up
 from slim_actors.transport.security import server_config
+
+if TYPE_CHECKING:
+    from slim_actors.auth import Auth, TokenCheck
+    from slim_actors.tls import Tls
 
 __all__ = ["SlimNode"]
 
@@ -50,6 +53,7 @@ class SlimNode:
                 raise EndpointInUse(_IN_USE.format(endpoint))
             # A node that was killed leaves its socket file behind, and the next one cannot bind to it.
             endpoint.remove_socket()
+        warming = warm_up()
         service = new_service()
         try:
             await service.run_server_async(config)
@@ -59,6 +63,8 @@ class SlimNode:
             raise ConfigurationError(f"No node can listen at {endpoint}: {innermost(error)}.") from None
         # Accepted sockets inherit the option from the listener.
         no_delay.apply()
+        # What listens is ready: else the first connection would wait for it.
+        warming.join()
         self._service = service
 
     async def stop(self) -> None:
