@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from slim_actors.errors import DeclarationError, Denied
 from slim_actors.names import Address, printable
@@ -32,8 +32,7 @@ _SOMEBODY = Address("a/b/c", "", subject="a/b/c")
 
 
 # By identity: what a user gives as a rule need not be hashable.
-@frozen(eq=False)
-class Rule:
+class Rule(Struct, frozen=True, eq=False):
     """One ``allow=``, checked and ready for use."""
 
     globs: tuple[str, ...] = ()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 
-from attrs import define, field
-
 from slim_actors.errors import Busy
 from slim_actors.limits import Limits
 from slim_actors.names import Address
@@ -21,26 +19,27 @@ _BARRED_FOR = 60.0
 """Seconds."""
 
 
-@define(eq=False)
 class _Tally:
     """What one peer has, or one subject, or all of them together."""
 
-    sessions: int = 0
-    messages: int = 0
-    """Bytes of messages without an outcome."""
-    items: int = 0
-    """Bytes of items that nobody has taken out yet."""
-    parts: int = 0
-    """Bytes of parts whose message is not here as a whole yet."""
+    def __init__(self) -> None:
+        self.sessions = 0
+        self.messages = 0
+        """Bytes of messages without an outcome."""
+        self.items = 0
+        """Bytes of items that nobody has taken out yet."""
+        self.parts = 0
+        """Bytes of parts whose message is not here as a whole yet."""
 
 
-@define(eq=False)
 class _Peer(_Tally):
-    streams: int = 0
-    may_open: float = 0.0
-    """Sessions that it may open now: a bucket that fills with time."""
-    looked_at: float = 0.0
-    barred_until: float = 0.0
+    def __init__(self, may_open: float = 0.0, looked_at: float = 0.0) -> None:
+        super().__init__()
+        self.streams = 0
+        self.may_open = may_open
+        """Sessions that it may open now: a bucket that fills with time."""
+        self.looked_at = looked_at
+        self.barred_until = 0.0
 
 
 class Admission:
@@ -103,26 +102,23 @@ class Admission:
             del self._peers[next(idle)]
 
 
-@define(eq=False)
 class Visit:
     """One session, and what it has at the agent. It ends with `leave`."""
 
-    _admission: Admission
-    _peer: _Peer
-    _all: _Tally
-    _subject: _Tally = field(factory=_Tally)
-    """That of its peer's subject; nobody's until the peer is verified."""
-    _own: _Tally = field(factory=_Tally)
-    _streams: int = 0
-    identity: Address | None = None
-    """Whose it is, once that is verified."""
-    limits: Limits = field(init=False)
-    """What is too much."""
-
-    def __attrs_post_init__(self) -> None:
-        self.limits = self._admission.limits
-        self._peer.sessions += 1
-        self._all.sessions += 1
+    def __init__(self, admission: Admission, peer: _Peer, everybody: _Tally) -> None:
+        self.identity: Address | None = None
+        """Whose it is, once that is verified."""
+        self.limits = admission.limits
+        """What is too much."""
+        self._admission = admission
+        self._peer = peer
+        self._all = everybody
+        self._subject = _Tally()
+        """That of its peer's subject; nobody's until the peer is verified."""
+        self._own = _Tally()
+        self._streams = 0
+        peer.sessions += 1
+        everybody.sessions += 1
 
     def identify(self, address: Address) -> None:
         """Take note of whose identity was verified; does nothing the second time.

@@ -16,7 +16,7 @@ import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from attrs import frozen
+from msgspec import Struct
 
 from slim_actors.errors import ConfigurationError
 from slim_actors.files import read_text
@@ -50,8 +50,7 @@ class Refused(Exception):
     """A token is not believed; the text says why, beginning with what it is about: "its token …"."""
 
 
-@frozen
-class Claims:
+class Claims(Struct, frozen=True):
     """Whom a token names, as far as it is believed."""
 
     subject: str

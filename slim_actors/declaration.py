@@ -7,7 +7,8 @@ import types
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from attrs import evolve, field, frozen
+from msgspec import Struct
+from msgspec.structs import force_setattr, replace
 
 from slim_actors.access import Rule
 from slim_actors.errors import ConfigurationError, DeclarationError, MalformedMessage, UnhandledMessage
@@ -31,8 +32,7 @@ _FLOWS = (AsyncIterator, AsyncIterable)
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-@frozen(eq=False)
-class Handler:
+class Handler(Struct, frozen=True, eq=False):
     """One method of an agent class for one type of message."""
 
     method: str
@@ -51,16 +51,14 @@ class Handler:
     """The reader of its messages, once the types are known to be readable."""
     items_body: Body | None = None
     """The reader of the items."""
-    flows: bool = field(init=False)
-    """Whether more than one message comes or goes."""
+    flows: bool = False
+    """Whether more than one message comes or goes: follows from the rest."""
 
-    @flows.default
-    def _flows(self) -> bool:
-        return self.streams or self.items is not None
+    def __post_init__(self) -> None:
+        force_setattr(self, "flows", self.streams or self.items is not None)
 
 
-@frozen(eq=False)
-class Timer:
+class Timer(Struct, frozen=True, eq=False):
     """A method that is called again and again."""
 
     method: str
@@ -68,8 +66,7 @@ class Timer:
     takes: tuple[str, ...] = ()
 
 
-@frozen(eq=False)
-class Declaration:
+class Declaration(Struct, frozen=True, eq=False):
     """What an agent class declares: its name, its handlers by wire type, and its timers."""
 
     owner: str
@@ -78,7 +75,7 @@ class Declaration:
     timers: tuple[Timer, ...] = ()
     signals: Mapping[str, Handler] = {}
     """The handlers for what only the runtime may say."""
-    _alike: dict[str, Handler] = field(init=False, factory=dict)
+    _alike: dict[str, Handler] = {}
     """Those that were found under another name of their type: looking through all takes time."""
 
     def find_own(self, kind: type) -> Handler | None:
@@ -142,14 +139,13 @@ class Declaration:
             raise DeclarationError(
                 f"{self.owner} handles nothing: give it a @handler method or a receive method."
             )
-        return evolve(
-            self, handlers={name: self._with_readers(found) for name, found in self.handlers.items()}
-        )
+        handlers = {name: self._with_readers(found) for name, found in self.handlers.items()}
+        return replace(self, handlers=handlers, _alike={})
 
     def _with_readers(self, found: Handler) -> Handler:
         try:
             items = Body(found.items) if found.items is not None else None
-            return evolve(found, body=Body(found.declared), items_body=items)
+            return replace(found, body=Body(found.declared), items_body=items)
         except (TypeError, NameError, MalformedMessage) as error:
             raise DeclarationError(
                 f"{self.owner}.{found.method}: messages of this type cannot be read: {error}."
@@ -241,7 +237,7 @@ def _handlers(
         kind = type(None) if member is None else get_origin(member) or member
         if not isinstance(kind, type) or kind in _FLOWS:
             raise DeclarationError(f"{label}: {member!r} is not a type of message; annotate with a class.")
-        yield type_name(kind), evolve(whole, declared=member)
+        yield type_name(kind), replace(whole, declared=member)
 
 
 def _others(

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from attrs import frozen
+from msgspec import Struct
 
 from slim_actors.errors import ConfigurationError, NodeUnreachable
 
@@ -25,8 +25,7 @@ _MOST_PATH_BYTES = 107 if sys.platform == "linux" else 103
 _MOST_SPELLING_BITS = 12
 
 
-@frozen
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """A node's address: ``http://host:port``, ``https://``, ``ws://``, ``wss://`` or ``unix:///path``.
 
     Make one with `parse`; a bare ``host:port`` means ``http://``.

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Annotated, Any
 
 import msgspec
-from attrs import define, field
+from msgspec import Struct
 
 from slim_actors import wire
 from slim_actors.agent import Agent
@@ -48,12 +48,11 @@ _Claim = tuple[Annotated[str, msgspec.Meta(max_length=64)], wire.Id, wire.Id]
 _logger = logging.getLogger("slim_actors.keeper")
 
 
-@define(eq=False)
-class _Batch:
+class _Batch(Struct, eq=False):
     """What goes to the store together."""
 
     kept: asyncio.Future[None]
-    changes: list[Change] = field(factory=list)
+    changes: list[Change] = []
     state: Snapshot | None = None
     """The state with these changes."""
     messages: int = 0

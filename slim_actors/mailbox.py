@@ -73,8 +73,7 @@ class Mailbox:
             )
 
 
-@frozen
-class MailboxStats:
+class MailboxStats(Struct, frozen=True):
     """What went through a mailbox so far.
 
     Attributes:

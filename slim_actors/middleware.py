@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, null
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
-from attrs import define
+from msgspec import Struct
 
 from slim_actors.throttle import Throttle
 
@@ -31,8 +31,7 @@ NOBODY: AbstractContextManager[object] = nullcontext()
 """What is held around something where no hook wants to know."""
 
 
-@define(eq=False)
-class Sending:
+class Sending(Struct, eq=False):
     """A message on its way to its outcome, at its sender's end.
 
     Attributes:

@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-from attrs import define, field
-
 from slim_actors.cell import Cell
 from slim_actors.errors import AgentFailed
 from slim_actors.inbound import Inbound
@@ -22,7 +20,6 @@ __all__ = ["Ref"]
 _DRAIN = 8.0
 
 
-@define(eq=False)
 class Ref:
     """One running instance of an agent. It stays the same when the instance is restarted.
 
@@ -30,18 +27,20 @@ class Ref:
         address: Its name and its id.
     """
 
-    address: Address
-    _cell: Cell
-    _inbound: Inbound
-    _router: Router
-    _port: Port
-    _stopping: asyncio.Future[None] | None = field(default=None, init=False)
-    _ended: asyncio.Event = field(factory=asyncio.Event, init=False)
-    _failure: AgentFailed | None = field(default=None, init=False)
-    _callbacks: dict[object, Callable[[str], None]] = field(factory=dict, init=False)
+    def __init__(self, address: Address, cell: Cell, inbound: Inbound, router: Router, port: Port) -> None:
+        self.address = address
+        self._cell = cell
+        self._inbound = inbound
+        self._router = router
+        self._port = port
+        self._stopping: asyncio.Future[None] | None = None
+        self._ended = asyncio.Event()
+        self._failure: AgentFailed | None = None
+        self._callbacks: dict[object, Callable[[str], None]] = {}
+        cell.ends = self._end
 
-    def __attrs_post_init__(self) -> None:
-        self._cell.ends = self._end
+    def __repr__(self) -> str:
+        return f"Ref({self.address})"
 
     @property
     def route(self) -> Unicast:

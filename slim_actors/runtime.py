@@ -8,14 +8,12 @@ from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from slim_actors.auth import Auth
 from slim_actors.cell import Cell
 from slim_actors.deadletters import DeadLetters
 from slim_actors.endpoints import no_node
 from slim_actors.errors import ConfigurationError, DeclarationError, EndpointInUse, NodeUnreachable, NotANode
 from slim_actors.factory import Factory, make
 from slim_actors.herald import Herald
-from slim_actors.identity import Identity
 from slim_actors.inbound import Inbound
 from slim_actors.keeper import Keeper
 from slim_actors.life import Child, Life
@@ -33,11 +31,13 @@ from slim_actors.shared import Shared
 from slim_actors.speaker import DEFAULT_TIMEOUT
 from slim_actors.supervision import UNSUPERVISED, Restart, Strategy
 from slim_actors.supervisor import Supervisor, give_up_alone
-from slim_actors.tls import Tls
 from slim_actors.verbs import Verbs
 
 if TYPE_CHECKING:
+    from slim_actors.auth import Auth
+    from slim_actors.identity import Identity
     from slim_actors.store import Store
+    from slim_actors.tls import Tls
     from slim_actors.transport.base import Transport
 
 __all__ = ["Ref", "Runtime"]

@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from attrs import Attribute, field, fields, frozen
 
-from slim_actors.auth import Auth, Basic, Oidc, TokenCheck
 from slim_actors.configfile import COMMANDS, ConfigFile, find_file, nearest, private, read_file
 from slim_actors.configfile import VARIABLE as FILE_VARIABLE
 from slim_actors.endpoints import DEFAULT_ENDPOINT, Endpoint
@@ -22,8 +21,12 @@ from slim_actors.identity import Identity, Jwt, SharedSecret, Spire, StaticJwt
 from slim_actors.secret import local_secret
 from slim_actors.slimconfig import VARIABLE as SLIM_VARIABLE
 from slim_actors.slimconfig import read_slim_config, slim_name
-from slim_actors.tls import Tls
 from slim_actors.trust import is_private_key
+
+# Most nodes ask for neither, and each start would pay for both.
+if TYPE_CHECKING:
+    from slim_actors.auth import Auth, Basic, Oidc, TokenCheck
+    from slim_actors.tls import Tls
 
 __all__ = ["Settings"]
 
@@ -209,6 +212,8 @@ class Settings:
         """
         if not (self.tls_ca or self.tls_cert or self.tls_key):
             return None
+        from slim_actors.tls import Tls
+
         return Tls(self.tls_ca, self.tls_cert, self.tls_key)
 
     def auth(self) -> Auth | None:
@@ -223,7 +228,7 @@ class Settings:
         if self.node_jwt:
             return self._node_token(self.node_jwt)
         if self.node_user or self.node_password:
-            return Basic(self.node_user or "", self.node_password or "")
+            return self._basic()
         return None
 
     def asked(self) -> Basic | Oidc | TokenCheck | None:
@@ -236,13 +241,15 @@ class Settings:
         if self.node_oidc:
             return self._oidc(self.node_oidc)
         if self.node_bundle:
+            from slim_actors.auth import TokenCheck
+
             return TokenCheck(self.node_bundle, audience=self.node_audience, issuer=self.node_issuer or "")
         if self.node_jwt:
             raise ConfigurationError(
                 "A node needs --node-bundle, the keys that it trusts, and no --node-jwt."
             )
         if self.node_user or self.node_password:
-            return Basic(self.node_user or "", self.node_password or "")
+            return self._basic()
         return None
 
     def variables(self) -> dict[str, str]:
@@ -258,7 +265,14 @@ class Settings:
             options = " and ".join(f"--{kind.replace('_', '-')}" for kind in kinds)
             raise ConfigurationError(f"{options} are given, but a node asks for one of them.")
 
+    def _basic(self) -> Basic:
+        from slim_actors.auth import Basic
+
+        return Basic(self.node_user or "", self.node_password or "")
+
     def _oidc(self, issuer: str) -> Oidc:
+        from slim_actors.auth import Oidc
+
         if len(self.node_audience) > 1:
             raise ConfigurationError("With --node-oidc there may be one --node-audience.")
         return Oidc(

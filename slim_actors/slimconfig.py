@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from slim_actors.configfile import nearest, private
 from slim_actors.errors import ConfigurationError
@@ -82,8 +82,7 @@ def slim_name(given: str) -> str:
     return _INLINE if given.lstrip().startswith("{") else given
 
 
-@frozen
-class _Reader:
+class _Reader(Struct, frozen=True):
     name: str
     path: Path | None
 

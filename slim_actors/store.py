@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
-from attrs import frozen
+from msgspec import Struct
 
 __all__ = [
     "OWNER",
@@ -32,16 +32,14 @@ OWNER = "owner/"
 """How the keys of the owners of messages begin; each is used by one process, once."""
 
 
-@frozen
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """The state of an agent, as bytes, and the version of the class that wrote it."""
 
     version: int
     data: bytes
 
 
-@frozen
-class Token:
+class Token(Struct, frozen=True):
     """One durable message, the same in every life of its sender and receiver.
 
     Attributes:
@@ -55,8 +53,7 @@ class Token:
     number: int
 
 
-@frozen
-class Parcel:
+class Parcel(Struct, frozen=True):
     """A durable message in the outbox.
 
     Attributes:
@@ -80,39 +77,34 @@ class Parcel:
     cause: bytes | None = None
 
 
-@frozen
-class Save:
+class Save(Struct, frozen=True):
     """Change: this is the state now."""
 
     key: str
     snapshot: Snapshot
 
 
-@frozen
-class Put:
+class Put(Struct, frozen=True):
     """Change: these messages are to be delivered by the owner."""
 
     owner: str
     parcels: tuple[Parcel, ...]
 
 
-@frozen
-class Ended:
+class Ended(Struct, frozen=True):
     """Change: these messages need not be kept any more."""
 
     numbers: tuple[int, ...]
 
 
-@frozen
-class Died:
+class Died(Struct, frozen=True):
     """Change: this message will not be delivered; it is kept with its cause."""
 
     number: int
     cause: bytes
 
 
-@frozen
-class Handled:
+class Handled(Struct, frozen=True):
     """Change: the holder of this message has handled it, and with which error, if any, it ended."""
 
     token: Token
@@ -120,8 +112,7 @@ class Handled:
     error: bytes | None = None
 
 
-@frozen
-class Released:
+class Released(Struct, frozen=True):
     """Change: the holder of this message gives it back unhandled."""
 
     token: Token
@@ -131,8 +122,7 @@ class Released:
 Change = Save | Put | Ended | Died | Handled | Released
 
 
-@frozen
-class Verdict:
+class Verdict(Struct, frozen=True):
     """What is known of a durable message that arrives.
 
     Attributes:
@@ -145,8 +135,7 @@ class Verdict:
     error: bytes | None = None
 
 
-@frozen
-class Waiting:
+class Waiting(Struct, frozen=True):
     """What an owner is to deliver next.
 
     Attributes:

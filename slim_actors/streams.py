@@ -15,8 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from math import inf
 from typing import Any, Protocol
 
-from attrs import frozen
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from slim_actors import wire
 from slim_actors.errors import Expired, MalformedMessage, PeerLost
@@ -41,8 +40,7 @@ _LOOK_EVERY = 16
 """Items; the clock costs too much for each of them."""
 
 
-@frozen
-class Patience:
+class Patience(Struct, frozen=True):
     """How long one end of a flow waits for the other while it keeps others waiting.
 
     Attributes:

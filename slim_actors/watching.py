@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from attrs import define
+from msgspec import Struct
 
 from slim_actors.errors import ConfigurationError, NoRoute, PeerLost, Stopped, UnhandledMessage
 from slim_actors.mailbox import Envelope, State
@@ -30,8 +30,7 @@ class Watchable(Protocol):
         """Call back once with the reason when it has ended, at once if it has; give what forgets that."""
 
 
-@define(eq=False)
-class _Watch:
+class _Watch(Struct, eq=False):
     forget: Callable[[], None] = lambda: None
     told: Envelope | None = None
     """The message that says so, once it has ended."""

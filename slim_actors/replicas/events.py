@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from attrs import frozen
+from msgspec import Struct
 
 from slim_actors.errors import SlimActorsError
 
@@ -22,8 +22,7 @@ class EventKind(Enum):
     STOPPED = "stopped"
 
 
-@frozen
-class Event:
+class Event(Struct, frozen=True):
     """Something that happened to a replica.
 
     Attributes:

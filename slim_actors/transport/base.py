@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from attrs import frozen
 from msgspec import Struct
 
 from slim_actors.errors import DeliveryError, PeerLost, SlimActorsError
@@ -39,8 +38,7 @@ class Payload(Struct, frozen=True, gc=False):
     type: str
 
 
-@frozen
-class SessionOptions:
+class SessionOptions(Struct, frozen=True):
     """How a session is set up; see `slim_actors.routes` for the meaning of each value."""
 
     mls: bool = False

@@ -19,7 +19,6 @@ from slim_actors.transport.bindings import innermost, new_service, no_delay, sli
 from slim_actors.transport.door import Door
 from slim_actors.transport.flight import Flight
 from slim_actors.transport.identities import create_app
-from slim_actors.transport.login import refusal
 from slim_actors.transport.security import Connection, tls_problem
 from slim_actors.transport.session import Checks, SlimSession
 
@@ -220,6 +219,8 @@ class SlimPort:
 
     async def _no_node(self, error: Exception) -> NotANode:
         """Make the error that says why it could not be connected to."""
+        from slim_actors.transport.login import refusal
+
         connection = self._transport.connection
         why = innermost(error) if isinstance(error, slim.SlimError) else f"silent for {_CONNECT_WITHIN:.0f} s"
         problem = await tls_problem(connection)

@@ -6,24 +6,25 @@ import asyncio
 import contextlib
 import ssl
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from msgspec import Struct
 
-from slim_actors.auth import Auth, TokenCheck
 from slim_actors.endpoints import Endpoint
 from slim_actors.errors import ConfigurationError
-from slim_actors.tls import Tls
 from slim_actors.transport.bindings import slim
-from slim_actors.transport.login import asked, shown
+
+# Most nodes ask for neither, and each start would pay for both.
+if TYPE_CHECKING:
+    from slim_actors.auth import Auth, TokenCheck
+    from slim_actors.tls import Tls
 
 __all__ = ["Connection", "node_certificate", "server_config", "tls_problem"]
 
 _HANDSHAKE_WITHIN = 2.0
 
 
-@frozen
-class Connection:
+class Connection(Struct, frozen=True):
     """How to connect to a node.
 
     Attributes:
@@ -45,6 +46,8 @@ class Connection:
         if self.tls is not None and self.endpoint.is_secure:
             self.tls.context(ssl.Purpose.SERVER_AUTH)
         if self.auth is not None:
+            from slim_actors.transport.login import shown
+
             shown(self.auth)
 
     def config(self, spelling: int) -> slim.ClientConfig:
@@ -66,6 +69,8 @@ class Connection:
             config = slim.new_insecure_client_config(where)
         config.backoff = _BACKOFF
         if self.auth is not None:
+            from slim_actors.transport.login import shown
+
             config.auth = shown(self.auth)
         return config
 
@@ -104,6 +109,8 @@ def server_config(endpoint: Endpoint, tls: Tls | None, auth: Auth | TokenCheck |
         if tls.ca is not None:
             config.tls.client_ca = _ca(tls)
     if auth is not None:
+        from slim_actors.transport.login import asked
+
         config.auth = asked(auth)
     return config
 
@@ -118,7 +125,7 @@ async def tls_problem(connection: Connection) -> str | None:
         if endpoint.scheme == "unix" or await node_certificate(connection) is None:
             return None
         return f"it speaks TLS, and {endpoint.scheme}:// does not: use {endpoint.scheme}s://"
-    context = (connection.tls or Tls()).context(ssl.Purpose.SERVER_AUTH)
+    context = _context(connection.tls)
     context.set_alpn_protocols(["h2"] if endpoint.scheme == "https" else ["http/1.1"])
     try:
         async with asyncio.timeout(_HANDSHAKE_WITHIN):
@@ -143,7 +150,7 @@ async def tls_problem(connection: Connection) -> str | None:
 
 async def node_certificate(connection: Connection) -> bytes | None:
     """Give the certificate that a node shows, in PEM and whatever it is worth; None if it shows none."""
-    context = (connection.tls or Tls()).context(ssl.Purpose.SERVER_AUTH)
+    context = _context(connection.tls)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     endpoint = connection.endpoint
@@ -155,6 +162,12 @@ async def node_certificate(connection: Connection) -> bytes | None:
     shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     writer.close()
     return ssl.DER_cert_to_PEM_cert(shown).encode() if shown else None
+
+
+def _context(tls: Tls | None) -> ssl.SSLContext:
+    from slim_actors.tls import Tls
+
+    return (tls or Tls()).context(ssl.Purpose.SERVER_AUTH)
 
 
 def _refusal(error: ssl.SSLError, tls: Tls | None) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 
-from attrs import evolve, frozen
+from attrs import evolve
+from msgspec import Struct
 
 from slim_actors.credentials import Claims, Credentials, Refused
 from slim_actors.errors import ConfigurationError, Denied, SlimActorsError, Untrusted
@@ -36,8 +37,7 @@ T = TypeVar("T")
 _MLS_SUBJECT = "slim-peer-subject"
 
 
-@frozen
-class Checks:
+class Checks(Struct, frozen=True):
     """How a session learns who its peer is.
 
     Attributes:
