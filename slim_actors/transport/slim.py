@@ -80,15 +80,30 @@ class SlimTransport:
 
     async def open(self, name: str) -> SlimPort:
         """See `Transport.open`."""
+        # Both join at once: the first message of a process waits for that.
+        watched = asyncio.ensure_future(self._begin_to_watch())
+        try:
+            port = await self._join(name)
+        except BaseException:
+            watched.cancel()
+            await asyncio.gather(watched, return_exceptions=True)
+            raise
+        try:
+            await watched
+        except BaseException:
+            await port.close()
+            raise
+        self._ports.append(port)
+        return port
+
+    async def _begin_to_watch(self) -> None:
+        """Begin with the watch over the node, if that has not begun."""
+        # Of two ports that come first together, one waits for what the other has begun.
         async with self._opening:
-            # Of two that come first together, one begins the watch.
             if self._probe is None:
                 # A port without traffic: what blocks the others must not pass for an outage.
                 self._probe = await self._join(_PROBE)
                 self._watcher = asyncio.create_task(self._watch(self._probe), name="slim-watch")
-        port = await self._join(name)
-        self._ports.append(port)
-        return port
 
     async def _join(self, name: str) -> SlimPort:
         if not await self.endpoint.listening():
