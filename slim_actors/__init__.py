@@ -1,9 +1,12 @@
 """slim-actors: actor-style multi-agent orchestration over SLIM."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
+# As a type checker knows it: importing typing takes as long as starting the first replica.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from slim_actors.agent import Agent, every, handler
     from slim_actors.auth import Basic, Oidc
     from slim_actors.call import Call
@@ -152,10 +155,12 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
         """Import a public name from its module (PEP 562)."""
+        from importlib import import_module
+
         home = _HOME_OF.get(name)
         if home is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+        value = getattr(import_module(f"{__name__}.{home}"), name)
         globals()[name] = value
         return value
 

@@ -1,26 +1,28 @@
-"""Starts the process of a replica; what it is to run it learns later (`slim_actors.replica.Assignment`).
+"""Starts the process of a replica; what it is to run it learns later, by its `Assignment`.
 
 So ``slim-actors run`` can start it first of all: it imports what every replica needs while the command line
-is read here. On two cores that halves the time until the first reply. Nothing is imported here but what that
-start takes.
+is read here. On two cores that halves the time until the first reply. Nothing is imported here but what is
+there anyway: each millisecond would be one more until that reply.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import subprocess
 import sys
 
 __all__ = ["Launched", "launch", "launch_ahead"]
 
+_STANDARD_ERROR = 2
+
 
 class Launched:
-    """A process that waits for its assignment, and the ends of its pipes here, to be closed by who takes it.
+    """A process that waits for its order, and the ends of its pipes here, to be closed by who takes it.
 
     Attributes:
-        process: The process.
-        lifeline: Its standard input: the assignment, then a line that lets it connect; it ends with this.
+        pid: Its number.
+        returncode: Its exit code, or below 0 the signal that killed it; None before `wait` has returned.
+        lifeline: Its standard input: the order, then a line that lets it connect. It ends when this is
+            closed.
         reports: What it reports.
         output: Its standard output.
         errors: Its standard error.
@@ -31,36 +33,70 @@ class Launched:
     """
 
     def __init__(self) -> None:
-        with contextlib.ExitStack() as on_error:
-
-            def pipe() -> tuple[int, int]:
-                reading, writing = os.pipe()
-                on_error.callback(os.close, reading)
-                on_error.callback(os.close, writing)
-                return reading, writing
-
-            self.reports, self.report_to = pipe()
+        _occupy_standard_streams()
+        pipes: list[int] = []
+        try:
             # Pipes of our own: with asyncio's, the wait for a process may also wait for who inherited them.
-            listening, self.lifeline = pipe()
-            self.output, printing = pipe()
-            self.errors, complaining = pipe()
-            self.process = subprocess.Popen(
+            for _ in range(4):
+                pipes += os.pipe()
+            self.reports, self.report_to, listening, self.lifeline, *rest = pipes
+            self.output, printing, self.errors, complaining = rest
+            os.set_inheritable(self.report_to, True)  # noqa: FBT003 (the signature of the standard library)
+            streams = enumerate((listening, printing, complaining))
+            self.pid = os.posix_spawn(
+                sys.executable,
                 [
                     sys.executable,
                     "-P",  # a user's random.py in the current folder is not ours to import
-                    "-m",
-                    "slim_actors.replica",
+                    # Not -m, which imports more to find the module.
+                    "-c",
+                    "from slim_actors.replica import main; raise SystemExit(main())",
                 ],
-                stdin=listening,
-                stdout=printing,
-                stderr=complaining,
-                pass_fds=(self.report_to,),
+                os.environ,
+                file_actions=[
+                    *((os.POSIX_SPAWN_CLOSE, one) for one in _given() if one != self.report_to),
+                    *((os.POSIX_SPAWN_DUP2, mine, number) for number, mine in streams),
+                ],
                 # Ctrl-C in a terminal is for the supervisor alone, also before a replica can ignore it.
-                start_new_session=True,
+                setsid=True,
             )
-            on_error.pop_all()
+        except OSError:
+            for descriptor in pipes:
+                os.close(descriptor)
+            raise
+        self.returncode: int | None = None
         for descriptor in (self.report_to, listening, printing, complaining):
             os.close(descriptor)
+
+    def wait(self) -> int:
+        """Wait until it has ended, and give its exit code. For one thread."""
+        if self.returncode is None:
+            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.returncode
+
+
+def _occupy_standard_streams() -> None:
+    """See to it that no pipe gets the number of a standard stream that is closed here."""
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        pass
+    os.close(spare)
+
+
+def _given() -> list[int]:
+    """Give the descriptors that this process was given itself: the others end at an exec."""
+    given = []
+    try:
+        numbers = [int(name) for name in os.listdir("/dev/fd")]  # noqa: PTH208 (pathlib takes long to import)
+    except OSError:
+        return []
+    for number in numbers:
+        try:
+            if number > _STANDARD_ERROR and os.get_inheritable(number):
+                given.append(number)
+        except OSError:
+            # That of the list itself.
+            continue
+    return given
 
 
 _ahead: list[Launched] = []
@@ -68,13 +104,15 @@ _ahead: list[Launched] = []
 
 def launch_ahead() -> None:
     """Start the process that `launch` is going to give. One that nobody takes ends with this process."""
-    # Whatever is wrong is said when it is wanted.
-    with contextlib.suppress(OSError):
+    try:
         _ahead.append(Launched())
+    except OSError:
+        # Whatever is wrong is said when it is wanted.
+        return
 
 
 def launch() -> Launched:
-    """Give a process that waits for its assignment.
+    """Give a process that waits for its order.
 
     Raises:
         OSError: It cannot be started.

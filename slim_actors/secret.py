@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from pathlib import Path
 
@@ -53,7 +52,7 @@ def _make(file: Path) -> None:
     descriptor, draft = tempfile.mkstemp(prefix=".secret.", dir=file.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(secrets.token_hex(32) + "\n")
+            stream.write(os.urandom(32).hex() + "\n")
         # A link fails where the file exists: of several commands that start at once, one makes the secret.
         os.link(draft, file)
     except FileExistsError:

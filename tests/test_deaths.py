@@ -220,22 +220,44 @@ async def test_ctrl_c_twice_stops_at_once(start: Starter, endpoint: str, file: s
         await asyncio.gather(asking, return_exceptions=True)
 
 
-@pytest.mark.parametrize("word", ["--help", "run"])
-def test_ctrl_c_while_a_command_is_loaded_ends_it_quietly(start: Starter, word: str) -> None:
+@pytest.mark.parametrize(
+    ("word", "module"),
+    [
+        ("run", "slim_actors.launch"),
+        ("run", "typer"),
+        ("run", "slim_actors.settings"),
+        ("--help", "slim_actors.cli.app"),
+        ("--help", "enum"),
+    ],
+)
+def test_ctrl_c_while_a_command_is_loaded_ends_it_quietly(start: Starter, word: str, module: str) -> None:
+    # Of these, enum replaces an exception that comes while it makes a class by another one.
     probe = (
-        "import builtins, signal, os, sys\n"
-        "sys.argv = ['slim-actors', sys.argv[1]]\n"
-        "real = builtins.__import__\n"
-        "def interrupted(name, *rest):\n"
-        "    if name == 'typer': os.kill(os.getpid(), signal.SIGINT)\n"
-        "    return real(name, *rest)\n"
+        "import os, sys\n"
+        "sys.argv = ['slim-actors', *sys.argv[1:]]\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == sys.argv[2]: os.kill(os.getpid(), 2)\n"
         "from slim_actors.cli import main\n"
-        "builtins.__import__ = interrupted\n"
+        "sys.modules.pop(sys.argv[2], None)\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
         "main()\n"
     )
-    command = start("-c", probe, word, python=True)
+    command = start("-c", probe, word, module, python=True)
     assert command.wait() == 130
     assert not command.output
+
+
+def test_nothing_that_takes_long_is_loaded_before_ctrl_c_is_seen_to(start: Starter) -> None:
+    probe = (
+        "import sys\n"
+        "before = set(sys.modules)\n"
+        "import slim_actors.cli\n"
+        "print(*sorted(set(sys.modules) - before - set(sys.builtin_module_names)))\n"
+    )
+    command = start("-c", probe, python=True)
+    assert command.wait() == 0
+    assert command.output.split() == ["__future__", "slim_actors", "slim_actors.cli"]
 
 
 async def test_on_a_terminal_lines_name_their_replica_and_its_end_ends_the_run(

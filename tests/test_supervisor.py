@@ -20,10 +20,10 @@ import psutil
 import pytest
 
 from slim_actors import Backoff, Restart
+from slim_actors.assignment import Task
 from slim_actors.cli import app as command_line
 from slim_actors.exits import Exit
 from slim_actors.launch import Launched, launch
-from slim_actors.replica import Task
 from slim_actors.replicas import deaths, process, supervisor
 from slim_actors.replicas.events import Event, EventKind, ReplicaFailed
 from slim_actors.replicas.supervisor import Supervisor
@@ -88,7 +88,7 @@ async def test_a_stop_during_a_start_ends_the_replica_that_is_half_started(
     async with asyncio.timeout(PATIENCE):
         await three.run()
     assert len(started) == 3
-    assert all(one.process.returncode is not None for one in started)
+    assert all(one.returncode is not None for one in started)
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ async def test_replicas_wait_for_a_node_that_is_away_however_long(
 
     def counted() -> Launched:
         launched = launch()
-        pids.append(launched.process.pid)
+        pids.append(launched.pid)
         return launched
 
     monkeypatch.setattr(process, "launch", counted)
@@ -194,10 +194,10 @@ if not once.exists():
 
 
 async def test_a_process_that_cannot_be_started_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(*words: Any, **options: Any) -> subprocess.Popen[bytes]:
+    def fails(*words: Any, **options: Any) -> int:
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
-    monkeypatch.setattr(subprocess, "Popen", fails)
+    monkeypatch.setattr(os, "posix_spawn", fails)
     monkeypatch.setattr(deaths, "_POLICY", Restart(limit=5, within=30.0, backoff=Backoff(0.001, 0.001)))
     before = len(list(Path("/dev/fd").iterdir()))
     one = Supervisor(
@@ -207,6 +207,31 @@ async def test_a_process_that_cannot_be_started_leaves_nothing_open(monkeypatch:
         await one.run()
     assert caught.value.exit == Exit.GAVE_UP
     assert len(list(Path("/dev/fd").iterdir())) == before
+
+
+def test_a_replica_is_given_nothing_that_its_supervisor_was_given() -> None:
+    ours, given = os.pipe()
+    os.set_inheritable(given, True)  # noqa: FBT003 (the signature of the standard library)
+    one = launch()
+    os.close(given)
+    os.set_blocking(ours, False)
+    assert os.read(ours, 1) == b"", "nobody can write to it any more"
+    for descriptor in (ours, one.lifeline, one.reports, one.output, one.errors):
+        os.close(descriptor)
+    assert one.wait() == 0
+
+
+def test_no_pipe_of_a_replica_takes_the_place_of_a_standard_stream_that_is_closed() -> None:
+    script = (
+        "import os\n"
+        "os.closerange(0, 3)\n"
+        "from slim_actors.launch import Launched\n"
+        "one = Launched()\n"
+        "lowest = min(one.lifeline, one.reports, one.report_to, one.output, one.errors)\n"
+        "os.close(one.lifeline)\n"
+        "os._exit(one.wait() or lowest < 3)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], timeout=PATIENCE, check=False).returncode == 0
 
 
 def test_a_death_by_a_signal_without_a_name_is_told() -> None:

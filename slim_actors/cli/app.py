@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
+import signal
 import sys
 from collections.abc import Iterable
 from importlib import import_module
 
 import typer
 
+from slim_actors.cli import end_quietly
 from slim_actors.cli.console import complain
 from slim_actors.cli.stopping import INTERRUPTED
 from slim_actors.errors import SlimActorsError
@@ -88,7 +91,14 @@ def main() -> None:
     """
     try:
         wanted = sys.argv[1:2]
-        application(wanted if _MODULES.keys() & wanted else _MODULES)()
+        commands = application(wanted if _MODULES.keys() & wanted else _MODULES)
+        # All is loaded.
+        gc.freeze()
+        gc.enable()
+        if signal.getsignal(signal.SIGINT) is end_quietly:
+            # From here on it is for the command to say how it ends.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        commands()
     except ReplicaFailed as error:
         complain(str(error))
         sys.exit(error.exit)

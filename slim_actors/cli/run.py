@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 from attrs import evolve
 
+from slim_actors.assignment import Task
 from slim_actors.cli.console import line
 from slim_actors.cli.events import show
 from slim_actors.cli.options import OtelOption, with_settings
@@ -22,10 +23,10 @@ from slim_actors.errors import ConfigurationError, EndpointInUse
 from slim_actors.exits import Exit
 from slim_actors.identity import SharedSecret
 from slim_actors.names import check_name
-from slim_actors.replica import Task, write_nowhere
 from slim_actors.replicas.control import Control
 from slim_actors.replicas.events import Event, EventKind
 from slim_actors.replicas.memory import parse_bytes
+from slim_actors.replicas.output import write_nowhere
 from slim_actors.replicas.reload import check_reload, reload_on_change
 from slim_actors.replicas.supervisor import ReplicaLimits, Supervisor
 from slim_actors.settings import Settings

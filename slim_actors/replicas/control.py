@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Literal, Self
@@ -84,7 +83,7 @@ class Control:
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        self._path = folder() / f"{secrets.token_hex(4)}.sock"
+        self._path = folder() / f"{os.urandom(4).hex()}.sock"
         self._listeners: set[asyncio.StreamWriter] = set()
         self._clients: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None

@@ -9,7 +9,7 @@ import selectors
 import threading
 from collections import deque
 
-__all__ = ["Output"]
+__all__ = ["Output", "write_nowhere"]
 
 _LAST_LINES = 20
 _MOST_LINE_BYTES = 8 * 1024
@@ -110,3 +110,11 @@ class _Stream:
             except OSError:
                 # Nobody reads any more. The replica has its work to do all the same.
                 return
+
+
+def write_nowhere(*descriptors: int) -> None:
+    """Let what is written to these go nowhere from now on."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in descriptors:
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)

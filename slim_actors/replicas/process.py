@@ -6,18 +6,16 @@ import asyncio
 import contextlib
 import os
 import signal
-import subprocess
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 import msgspec
-from attrs import frozen
 from msgspec import structs
 
-from slim_actors.launch import launch
+from slim_actors.assignment import Assignment, Report, Task
+from slim_actors.launch import Launched, launch
 from slim_actors.logs import FORMAT_VARIABLE, LEVEL_VARIABLE
-from slim_actors.replica import Assignment, Report, Task
 from slim_actors.replicas.output import Output
 from slim_actors.replicas.reports import Reports
 
@@ -30,8 +28,7 @@ _ABORT_WITHIN = 1.0
 _BEATS_MISSED = 4
 
 
-@frozen
-class ReplicaLimits:
+class ReplicaLimits(msgspec.Struct, frozen=True):
     """What a replica may do before it is replaced.
 
     Attributes:
@@ -43,8 +40,7 @@ class ReplicaLimits:
     max_memory: int = 0
 
 
-@frozen
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """How every process of a run is started.
 
     Attributes:
@@ -60,8 +56,7 @@ class Plan:
     loaded: Callable[[Report], Awaitable[None]]
 
 
-@frozen
-class End:
+class End(msgspec.Struct, frozen=True):
     """How a process ended.
 
     Attributes:
@@ -101,7 +96,7 @@ class Process:
         """The files of the user that it has imported, if the task asks for them."""
         self._plan = plan
         self._make_room = make_room
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Launched | None = None
         self._lifeline = -1
         self._ready = asyncio.Event()
         self._failure: Report | None = None
@@ -143,27 +138,24 @@ class Process:
         # One that is just being started gets it as soon as it exists.
         self._signalled = number
         if self._process is not None and self._process.returncode is None:
-            # Not by its own send_signal: that looks first whether the process has ended, and if so takes
-            # its exit code away from whoever waits for it.
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)
 
     async def _run(self) -> End:
         with contextlib.ExitStack() as stack:
             try:
-                started = launch()
+                process = launch()
             except OSError as error:
                 return End(f"its process could not be started: {error.strerror}")
-            process = started.process
-            stack.callback(os.close, started.reports)
-            stack.callback(os.close, started.lifeline)
-            self._lifeline = started.lifeline
-            output = Output(self.number, started.output, started.errors)
+            stack.callback(os.close, process.reports)
+            stack.callback(os.close, process.lifeline)
+            self._lifeline = process.lifeline
+            output = Output(self.number, process.output, process.errors)
             self._process, self.pid = process, process.pid
             if self._signalled is not None:
                 self._signal(self._signalled)
-            reports = Reports(started.reports, self._take, self._cannot_be_read)
-            self._tell(msgspec.json.encode(self._assignment(started.report_to)))
+            reports = Reports(process.reports, self._take, self._cannot_be_read)
+            self._tell(msgspec.json.encode(self._assignment(process.report_to)))
             # Not for the end of a pipe: a child of the replica may hold that open for ever.
             code = await _exit_code(process)
             for task in self._work:
@@ -232,7 +224,7 @@ class Process:
         self.kill()
 
 
-def _exit_code(process: subprocess.Popen[bytes]) -> asyncio.Future[int]:
+def _exit_code(process: Launched) -> asyncio.Future[int]:
     """Wait for the end in a thread, which works on every system, and for one that was not started here."""
     loop = asyncio.get_running_loop()
     code: asyncio.Future[int] = loop.create_future()

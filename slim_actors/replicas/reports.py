@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from slim_actors.replica import Report
+from slim_actors.assignment import Report
 
 __all__ = ["Reports"]
 

@@ -8,12 +8,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
-from attrs import define, field
-
+from slim_actors.assignment import Report, Task
 from slim_actors.backoff import Backoff
 from slim_actors.errors import SlimActorsError
 from slim_actors.exits import Exit
-from slim_actors.replica import Report, Task
 from slim_actors.replicas.deaths import Deaths
 from slim_actors.replicas.events import Event, EventKind, ReplicaFailed
 from slim_actors.replicas.latest import Latest
@@ -27,14 +25,15 @@ _AWAY = Backoff(2.0, 2.0, jitter=0.25)
 _MEMORY_EVERY = 1.0
 
 
-@define(eq=False)
 class _Slot:
     """The place of one replica: one process after another is in it."""
 
-    number: int
-    process: Process
-    deaths: Deaths
-    keeper: asyncio.Task[None] = field(init=False)
+    keeper: asyncio.Task[None]
+
+    def __init__(self, number: int, process: Process) -> None:
+        self.number = number
+        self.process = process
+        self.deaths = Deaths(number)
 
 
 async def _nothing() -> None:
@@ -262,7 +261,7 @@ class Supervisor:
     def _open(self, number: int, process: Process, kind: EventKind, detail: str = "") -> None:
         slot = self._slots.get(number)
         if slot is None:
-            slot = self._slots[number] = _Slot(number, process, Deaths(number))
+            slot = self._slots[number] = _Slot(number, process)
         slot.process = process
         slot.keeper = self._spawn(self._keep(slot, kind, detail))
 

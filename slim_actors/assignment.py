@@ -1,0 +1,48 @@
+"""What a supervisor and its replicas say to each other, as lines of JSON."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+__all__ = ["Assignment", "Report", "Task"]
+
+
+class Task(msgspec.Struct, frozen=True):
+    """What a replica is to run."""
+
+    target: str
+    reports: int
+    """The file descriptor for the reports."""
+    name: str | None = None
+    require_mls: bool = False
+    otel: bool = False
+    store: str | None = None
+    drain: float = 8.0
+    beat: float = 0.0
+    """Seconds between two signs of life; 0 for none."""
+    tell_files: bool = False
+    """Whether to report the user's files that were imported."""
+
+
+class Assignment(msgspec.Struct, frozen=True):
+    """The first line for a replica."""
+
+    task: Task
+    slot: int
+    """Which of the replicas it is, whatever process that is: what it keeps is kept under this."""
+    variables: dict[str, str]
+    """The settings, for its environment."""
+
+
+class Report(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a replica says."""
+
+    event: Literal["loaded", "imported", "ready", "beat", "failed"]
+    """The agent's file is imported; a file was; it can be found; its event loop runs; it could not start."""
+    address: str = ""
+    message: str = ""
+    exit: int = 0
+    stateful: bool = False
+    """Of one that is loaded: whether it keeps a state, which only one live process may have."""
