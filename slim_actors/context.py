@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from slim_actors.errors import ConfigurationError
@@ -25,9 +26,12 @@ if TYPE_CHECKING:
     from slim_actors.supervision import Restart, Strategy
     from slim_actors.supervisor import Supervisor
 
-__all__ = ["Context", "chain_of"]
+__all__ = ["HANDLED", "Context", "chain_of", "current_context"]
 
 _logger = logging.getLogger("slim_actors.agent")
+
+HANDLED: ContextVar[tuple[Cell, Envelope] | None] = ContextVar("handled", default=None)
+"""What is being handled here, and by whom. Not its `Context`: most messages need none."""
 
 
 class Context(Verbs):
@@ -214,6 +218,12 @@ class Context(Verbs):
             # Whoever waits for this message waits for what it asks.
             travelling["chain"] = [*chain_of(self.context), str(self.me)]
         return travelling
+
+
+def current_context() -> Context | None:
+    """Give the context of the message whose handler runs here, or started what does; None elsewhere."""
+    handled = HANDLED.get()
+    return None if handled is None else Context(*handled)
 
 
 def chain_of(context: dict[str, Any]) -> list[str]:

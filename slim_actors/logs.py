@@ -10,19 +10,12 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from slim_actors.errors import ConfigurationError
-from slim_actors.middleware import Middleware
 
-if TYPE_CHECKING:
-    from slim_actors.context import Context
-
-__all__ = ["FORMAT_VARIABLE", "LEVEL_VARIABLE", "JsonFormatter", "LogContext", "configure"]
+__all__ = ["FORMAT_VARIABLE", "LEVEL_VARIABLE", "JsonFormatter", "configure"]
 
 FORMAT_VARIABLE = "SLIM_ACTORS_LOG_FORMAT"
 LEVEL_VARIABLE = "SLIM_ACTORS_LOG_LEVEL"
@@ -31,8 +24,6 @@ _FORMATS = ("auto", "json", "text")
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}")
-
-_handled: ContextVar[Context | None] = ContextVar("handled", default=None)
 
 
 def configure(agent: str = "") -> None:
@@ -97,30 +88,12 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-class LogContext(Middleware):
-    """Lets what is logged while a handler runs, by whatever library, carry the ids of its message.
-
-    Example:
-        .. code-block:: python
-
-            runtime = Runtime(middleware=[LogContext()])
-    """
-
-    @contextmanager
-    def handling(self, ctx: Context, message: Any) -> Iterator[None]:
-        """Keep the context where the formatter finds it."""
-        token = _handled.set(ctx)
-        try:
-            yield
-        finally:
-            _handled.reset(token)
-
-
 def _context() -> dict[str, str]:
     """Give the ids of the message that is being handled, and of the trace that it belongs to."""
     ids: dict[str, str] = {}
-    ctx = _handled.get()
-    if ctx is not None:
+    # Without the actors in this process, as in its commands, nothing is handled.
+    actors = sys.modules.get("slim_actors.context")
+    if actors is not None and (ctx := actors.current_context()) is not None:
         ids = {"agent": str(ctx.me), "message_id": ctx.message_id}
         # Without OpenTelemetry here, the trace passes through all the same.
         match = _TRACEPARENT.fullmatch(str(ctx.context.get("traceparent")))

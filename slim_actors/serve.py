@@ -21,7 +21,7 @@ from slim_actors.assignment import Assignment, Report, Task
 from slim_actors.errors import SlimActorsError
 from slim_actors.exits import Exit, exit_code
 from slim_actors.loader import load_agent, local_files
-from slim_actors.logs import LogContext, configure
+from slim_actors.logs import configure
 from slim_actors.replicas.output import write_nowhere
 from slim_actors.runtime import Runtime
 from slim_actors.state import SLOT_VARIABLE, state_of
@@ -89,9 +89,7 @@ async def _run(task: Task) -> None:
     if task.otel:
         # Before the SDK reads it: traces show each agent under its own name.
         os.environ.setdefault("OTEL_SERVICE_NAME", name)
-    async with Runtime(
-        middleware=[LogContext()], enable_opentelemetry=task.otel, store=task.store
-    ) as runtime:
+    async with Runtime(enable_opentelemetry=task.otel, store=task.store) as runtime:
         spawning = asyncio.ensure_future(runtime.spawn(agent, name=task.name))
         if not await _before(stop, spawning):
             return

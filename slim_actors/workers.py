@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from slim_actors.context import Context
+from slim_actors.context import HANDLED, Context
 from slim_actors.errors import Cancelled, DeliveryError, Expired
 from slim_actors.forward import Forward
 from slim_actors.mailbox import DONE, RUNNING, Envelope
@@ -92,6 +92,8 @@ class Workers:
         while not life.is_over:
             envelope = mailbox.next()
             if envelope is None:
+                # Whoever waits keeps nothing of what was handled last.
+                HANDLED.set(None)
                 envelope = await mailbox.take()
                 in_a_row, began = 0, loop.time()
                 now = began
@@ -102,6 +104,7 @@ class Workers:
                 continue
             envelope.state = RUNNING
             cell.running[envelope] = worker
+            HANDLED.set((cell, envelope))
             try:
                 raised = await handle(envelope)
                 if raised is not None:
@@ -126,6 +129,8 @@ class Workers:
     def _failed(self, raised: _Raised) -> None:
         error = raised.error
         if raised.is_news and isinstance(error, Exception) and self._life is self._cell.life:
+            # What recovers is no part of the message.
+            HANDLED.set(None)
             self._cell.recovery.failed(self._cell, error)
 
     async def _observed(self, envelope: Envelope) -> _Raised | None:
