@@ -158,6 +158,15 @@ class Visit:
         self._subject.messages += size
         self._own.messages += size
 
+    def has_room(self, size: int) -> bool:
+        """Tell whether messages of so many bytes together may come in, however many they are."""
+        limits = self.limits
+        return (
+            self._peer.messages + size <= limits.max_waiting
+            and self._all.messages + size <= limits.max_waiting_in_all
+            and self._subject.messages + size <= limits.max_waiting_in_all // 2
+        )
+
     def count(self, size: int) -> None:
         """Count a message in that was let in already; below 0, count it out."""
         # One by one: this is done twice for every message, and a loop would cost more.

@@ -177,7 +177,10 @@ def _excess_of_many(frame: wire.Items | wire.Tells, limits: Limits) -> Problem |
     least = min(limits.max_depth, limits.max_payload)
     if len(frame.bodies) <= least:
         return None
-    long = (body for body in wire.split(frame.bodies) if len(body) > least)
+    bodies = wire.split(frame.bodies)
+    if _are_harmless(bodies, least, limits):
+        return None
+    long = (body for body in bodies if len(body) > least)
     return next((problem for body in long if (problem := _excess_of(frame.id, body, limits))), None)
 
 

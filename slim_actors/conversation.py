@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from slim_actors import wire
@@ -27,18 +27,15 @@ from slim_actors.mailbox import WAITING, Envelope
 from slim_actors.names import Address
 from slim_actors.outcomes import ACCEPTED, Outcomes
 from slim_actors.plain import PlainOrigin
+from slim_actors.receipts import WINDOW, Receipts
 from slim_actors.speaker import DEFAULT_TIMEOUT
 from slim_actors.streams import Patience
+from slim_actors.tells import LONGEST_TTL, Tells
 from slim_actors.transport.base import Payload
 
-__all__ = ["WINDOW", "Conversation"]
+__all__ = ["Conversation"]
 
-WINDOW = 1024
-"""Messages that each caller may have under way which the mailbox has not accepted yet."""
-
-_CREDIT_EVERY = WINDOW // 4
 _RETRY_AFTER = 0.1
-_LONGEST_TTL = 7 * 24 * 3600.0
 _MOST_UNREAD = 64 * 1024 * 1024
 
 
@@ -66,13 +63,9 @@ class Conversation:
         self._visit = visit
         self._limits = visit.limits
         self._outcomes = host.outcomes
-        self._open: dict[int, Envelope] = {}
+        self.open: dict[int, Envelope] = {}
+        """What came and has no outcome yet, by its id."""
         self._loop = asyncio.get_running_loop()
-        self._unsaid: list[int] = []
-        """The ids of tells that were accepted, and whose callers are told in a moment."""
-        self._received = 0
-        self._taken = 0
-        self._credited = 0
         self._plain = PlainOrigin(self)
         self._plain_ids = 0
         self._patience = Patience(self._limits.stream_patience, self._holds_up)
@@ -93,6 +86,9 @@ class Conversation:
         }
         """See `LinkOwner.takes`."""
         self.link = link(owner=self)
+        self._receipts = Receipts(self.link)
+        self.taken = self._receipts.taken
+        self._tells = Tells(self, cell, visit, self._outcomes, self._receipts)
         self.room: Callable[[], Awaitable[None] | None] = self.link.room
         """See `Origin.room`."""
         self._handshake = self._loop.call_later(self._limits.handshake_timeout, self._expect_something)
@@ -116,7 +112,7 @@ class Conversation:
         """End the conversation: what the caller has sent that never came was not, and is not, started."""
         if self.link.framed:
             self._is_over = True
-            self._say_accepted()
+            self._receipts.say()
             # An outcome may have been lost on its way, in an outage.
             came = {"came": self._outcomes.ids(self.link.peer)}
             self.link.send(wire.Error(0, Stopped.code, f"{self._cell.address} has stopped.", came))
@@ -125,12 +121,12 @@ class Conversation:
     @property
     def busy(self) -> bool:
         """See `LinkOwner.busy`: a caller that is gone must not keep handlers running."""
-        return bool(self._open)
+        return bool(self.open)
 
     def problem(self, problem: Problem) -> None:
         """See `LinkOwner.problem`."""
         self._host.log(self.link.peer, "sent what cannot be taken", problem.reason)
-        envelope = self._open.get(problem.id)
+        envelope = self.open.get(problem.id)
         detail = {"may_have_run": True} if envelope is not None else None
         self.link.send(wire.Error(problem.id, problem.code, problem.reason, detail))
         if envelope is not None:
@@ -153,7 +149,7 @@ class Conversation:
         self._host.forget(self)
         self._handshake.cancel()
         self.ended.set()
-        for envelope in list(self._open.values()):
+        for envelope in list(self.open.values()):
             if envelope.origin in (self, self._plain):
                 # No outcome to remember: whoever asks again under the same id asks anew.
                 self._outcomes.forget(envelope)
@@ -167,7 +163,11 @@ class Conversation:
             # From here on the message is the agent's: neither its caller's end nor its cancel concerns it.
             self.done(envelope)
             self._outcomes.end(envelope, ACCEPTED)
-            self._accept(envelope.id)
+            self._receipts.accepted(envelope.id)
+
+    def accepted_all(self, envelopes: Sequence[Envelope]) -> None:
+        """See `Origin.accepted_all`."""
+        self._tells.accepted(envelopes)
 
     def replied(self, envelope: Envelope, value: Any) -> None:
         """See `Origin.replied`."""
@@ -176,7 +176,7 @@ class Conversation:
         flows = envelope.outlet is not None or envelope.inlet is not None
         if flows:
             self.done(envelope)
-        elif self._open.pop(envelope.id, None) is not None:
+        elif self.open.pop(envelope.id, None) is not None:
             # As nearly all: what `done` comes to where nothing flows.
             self._visit.count(-envelope.size)
         try:
@@ -191,7 +191,7 @@ class Conversation:
 
     def failed(self, envelope: Envelope, error: DeliveryError) -> None:
         """See `Origin.failed`."""
-        if envelope.id not in self._open:
+        if envelope.id not in self.open:
             return
         self.done(envelope)
         if not envelope.was_accepted:
@@ -208,24 +208,6 @@ class Conversation:
             # What it sent before its outcome goes out before that.
             envelope.outlet.flush()
 
-    def taken(self) -> None:
-        """Count a message that no longer waits at the door; the caller gets credit for the next ones."""
-        self._taken += 1
-        if self._taken - self._credited >= _CREDIT_EVERY and self.link.framed:
-            self._credited = self._taken
-            self.link.send(wire.Credit(self._taken))
-
-    def _accept(self, message_id: int) -> None:
-        # What one payload brought is accepted in one frame: a frame for each would cost more than the tells.
-        if not self._unsaid:
-            self._loop.call_soon(self._say_accepted)
-        self._unsaid.append(message_id)
-
-    def _say_accepted(self) -> None:
-        ids, self._unsaid = self._unsaid, []
-        for start in range(0, len(ids), WINDOW):
-            self.link.send(wire.Accepted(ids[start : start + WINDOW]))
-
     def _last(self, envelope: Envelope, value: Any) -> bytes:
         """Send the frame that ends a stream well."""
         outlet = envelope.outlet
@@ -236,27 +218,28 @@ class Conversation:
         return outlet.end()
 
     def _flowed(self, frame: wire.Item | wire.Items | wire.End) -> None:
-        envelope = self._open.get(frame.id)
+        envelope = self.open.get(frame.id)
         if envelope is not None and envelope.inlet is not None:
             envelope.inlet.take_in(frame)
 
     def _granted(self, frame: wire.Grant) -> None:
-        envelope = self._open.get(frame.id)
+        envelope = self.open.get(frame.id)
         if envelope is not None and envelope.outlet is not None:
             envelope.outlet.grant(frame.total)
 
     def _cancelled(self, frame: wire.Cancel) -> None:
         self.link.forget(frame.id)
-        envelope = self._open.get(frame.id)
+        envelope = self.open.get(frame.id)
         if envelope is not None:
             self._cell.cancel(envelope)
 
     def _messages(self, frame: wire.Tells) -> None:
-        tells = frame.each()
-        for tell in tells:
-            self._message(tell)
-        if not tells:
+        count = wire.count_of(frame.bodies)
+        if not count:
             self.problem(Problem(frame.id, "A frame cannot be read: it holds no messages."))
+        elif self._is_over or not self._tells.take(frame, count):
+            for tell in frame.each():
+                self._message(tell)
 
     def _newcomer(self, _: wire.Newcomer) -> None:
         # From others it would make all callers look round for nothing.
@@ -269,7 +252,7 @@ class Conversation:
         link = self.link
         found = self._cell.declaration.find(frame.type)
         # The link has just looked at the clock, once for all that came together.
-        expires = link.last_heard + min(frame.ttl, _LONGEST_TTL)
+        expires = link.last_heard + min(frame.ttl, LONGEST_TTL)
         wants_reply = type(frame) is not wire.Tell
         envelope = Envelope(
             frame.id, None, found, link.sender, expires, self, frame.context or {}, wants_reply
@@ -281,7 +264,7 @@ class Conversation:
             # Sent again while it is under way.
             self._move_here(seen)
         elif seen is ACCEPTED:
-            self._accept(frame.id)
+            self._receipts.accepted(frame.id)
             self._not_for_ever_unread()
         else:
             # An earlier copy may have lost some of its parts.
@@ -290,8 +273,8 @@ class Conversation:
             self._not_for_ever_unread()
 
     def _receive(self, envelope: Envelope, size: int, frame: wire.Incoming | None = None) -> None:
-        self._received += 1
-        self._open[envelope.id] = envelope
+        self._receipts.received += 1
+        self.open[envelope.id] = envelope
         try:
             found = self._admitted(envelope, size, frame)
             if frame is not None:
@@ -318,7 +301,7 @@ class Conversation:
             raise denied
         if self._visit.identity is None:
             self._identify(envelope.sender)
-        if self._received - self._taken > 2 * WINDOW:
+        if self._receipts.waiting > 2 * WINDOW:
             raise Busy(f"{2 * WINDOW} messages of this caller wait already.", _RETRY_AFTER)
         if frame is None and size > self._limits.max_payload:
             raise TooLarge(too_large(size, self._limits.max_payload))
@@ -348,13 +331,13 @@ class Conversation:
             return
         before.give_away(envelope)
         envelope.origin = self
-        self._open[envelope.id] = envelope
+        self.open[envelope.id] = envelope
         self._visit.count(envelope.size)
         self._visit.count_stream(envelope.outlet is not None or envelope.inlet is not None)
 
     def give_away(self, envelope: Envelope) -> None:
         """Count a message out that goes on elsewhere."""
-        if self._open.pop(envelope.id, None) is not None:
+        if self.open.pop(envelope.id, None) is not None:
             self._visit.count(-envelope.size)
             if envelope.outlet is not None or envelope.inlet is not None:
                 self._visit.count_stream(-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -119,6 +119,9 @@ class Origin(Protocol):
     def accepted(self, envelope: Envelope) -> None:
         """The mailbox has taken the message."""
 
+    def accepted_all(self, envelopes: Sequence[Envelope]) -> None:
+        """The mailbox has taken tells that all came from here."""
+
     def replied(self, envelope: Envelope, value: Any) -> None:
         """The handler returned."""
 
@@ -195,6 +198,7 @@ class MailboxQueue:
         self._accepted = Turns()
         self._parked = Turns()
         self._bytes = 0
+        self._will_unpark = False
         self._takers: deque[asyncio.Future[None]] = deque()
         self._loop = asyncio.get_running_loop()
         self.accepted = self.handled = self.failed = self.expired = 0
@@ -227,6 +231,9 @@ class MailboxQueue:
         Raises:
             Busy: It is refused.
         """
+        if self._parked.all:
+            # Whoever has waited comes first.
+            self._unpark()
         if len(self._accepted.all) < self._declared.capacity and self._bytes < _MOST_BYTES:
             # As nearly always; one always fits, however large.
             self._accept(envelope)
@@ -250,14 +257,45 @@ class MailboxQueue:
         self._accept(envelope)
         return dropped
 
-    def next(self) -> Envelope | None:
-        """Give the next message; None if none waits."""
-        if not self._accepted.all:
-            return None
-        envelope = self._accepted.next()
-        self._bytes -= envelope.size
+    def put_all(self, envelopes: Sequence[Envelope], size: int) -> int | None:
+        """Put tells of one session that have so many bytes together.
+
+        Returns:
+            How many were accepted; the others are parked. None, and nothing was done, where they must be put
+            one by one, since some would be refused or make others go.
+        """
         if self._parked.all:
             self._unpark()
+        room = max(0, self._declared.capacity - len(self._accepted.all))
+        fits = len(envelopes) <= room
+        if self._bytes + size >= _MOST_BYTES or (not fits and self._declared.overflow != "wait"):
+            return None
+        if fits:
+            self._accept_all(envelopes)
+            return len(envelopes)
+        now = self._loop.time()
+        for envelope in envelopes[room:]:
+            envelope.arrived_at = now
+        self._parked.add_all(envelopes[room:])
+        if room:
+            self._accept_all(envelopes[:room])
+        return room
+
+    def next(self) -> Envelope | None:
+        """Give the next message; None if none waits."""
+        accepted = self._accepted
+        if not accepted.all:
+            return None
+        # Of one sender, as nearly always, without another call.
+        envelope = accepted.next() if accepted.senders else accepted.all.popitem(last=False)[0]
+        self._bytes -= envelope.size
+        if self._parked.all:
+            # Soon, for several at once, where the worker goes on; but before anything else that comes.
+            if not accepted.all:
+                self._unpark()
+            elif not self._will_unpark:
+                self._will_unpark = True
+                self._loop.call_soon(self._unpark)
         return envelope
 
     async def take(self) -> Envelope:
@@ -301,8 +339,28 @@ class MailboxQueue:
         self._bytes -= envelope.size
 
     def _unpark(self) -> None:
+        self._will_unpark = False
         while self._parked.all and not self._is_full:
-            self._accept(self._parked.next())
+            room = self._declared.capacity - len(self._accepted.all)
+            run = self._parked.next_run(room, _MOST_BYTES - self._bytes)
+            if len(run) == 1:
+                self._accept(run[0])
+            else:
+                self._accept_all(run)
+
+    def _accept_all(self, envelopes: Sequence[Envelope]) -> None:
+        now, size = self._loop.time(), 0
+        for envelope in envelopes:
+            envelope.accepted_at = now
+            if envelope.arrived_at is None:
+                envelope.arrived_at = now
+            size += envelope.size
+        self.accepted += len(envelopes)
+        self._bytes += size
+        self._accepted.add_all(envelopes)
+        envelopes[0].origin.accepted_all(envelopes)
+        for _ in range(min(len(envelopes), len(self._takers))):
+            self._wake()
 
     def _accept(self, envelope: Envelope) -> None:
         envelope.accepted_at = now = self._loop.time()

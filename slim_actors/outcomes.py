@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
+from collections.abc import Sequence
+from itertools import chain
 
 from slim_actors.mailbox import Envelope
 from slim_actors.names import Address
@@ -30,9 +32,18 @@ def _key(sender: Address) -> _Key:
 class _Window:
     def __init__(self) -> None:
         self.entries: dict[int, Envelope | bytes] = {}
-        self.ended: deque[tuple[float, int]] = deque()
-        """When which message ended, in that order."""
+        self.runs: dict[int, int] = {}
+        """Tells with ids that follow each other, which were accepted together: the first id, and how many."""
+        self.ended: deque[tuple[float, int, int]] = deque()
+        """When which messages ended, in that order: the first id, and how many."""
+        self.count = 0
+        """How many those are."""
         self.size = 0
+        self.latest = 0
+        """The highest id that ever came: above it everything is new."""
+
+    def in_a_run(self, message_id: int) -> bool:
+        return any(first <= message_id < first + count for first, count in self.runs.items())
 
 
 class Outcomes:
@@ -49,39 +60,62 @@ class Outcomes:
         self._loop = asyncio.get_running_loop()
         self._latest: tuple[Address, _Window] | None = None
 
+    def are_new(self, sender: Address, first: int) -> bool:
+        """Tell, from what costs nothing to know, whether messages from this id on are surely new."""
+        window = self._find(sender)
+        return window is None or first > window.latest
+
     def ids(self, sender: Address) -> list[int]:
         """Give the ids of all messages of a sender that are remembered."""
         window = self._find(sender)
-        return list(window.entries) if window else []
+        if window is None:
+            return []
+        return [*window.entries, *chain.from_iterable(range(one, one + n) for one, n in window.runs.items())]
 
     def begin(self, envelope: Envelope) -> Envelope | bytes | None:
         """Remember that a message is under way, and give None if it is new.
 
         Of one that is known give the envelope with which it is under way, or the frame that ended it.
         """
-        window = self._find(envelope.sender)
-        if window is None:
-            window = self._windows[_key(envelope.sender)] = _Window()
-            if len(self._windows) > _SENDERS:
-                self._latest = None
-                _, forgotten = self._windows.popitem(last=False)
-                self._size -= forgotten.size
+        window = self._find(envelope.sender) or self._add(envelope.sender)
+        if envelope.id > window.latest:
+            window.latest = envelope.id
+        elif window.runs and window.in_a_run(envelope.id):
+            return ACCEPTED
         known = window.entries.setdefault(envelope.id, envelope)
         return None if known is envelope else known
+
+    def begin_all(self, envelopes: Sequence[Envelope]) -> None:
+        """Remember that messages of one sender, with rising ids, are under way."""
+        sender = envelopes[0].sender
+        window = self._find(sender) or self._add(sender)
+        window.entries.update((envelope.id, envelope) for envelope in envelopes)
+        window.latest = max(window.latest, envelopes[-1].id)
+
+    def accept_all(self, sender: Address, ids: range) -> None:
+        """Remember that tells with ids that follow each other were accepted, as one entry for all of them."""
+        window = self._find(sender) or self._add(sender)
+        first, entries = ids[0], window.entries
+        if first <= window.latest:
+            for message_id in ids:
+                entries.pop(message_id, None)
+        window.latest = max(window.latest, ids[-1])
+        if len(ids) > 1:
+            window.runs[first] = len(ids)
+        else:
+            entries[first] = ACCEPTED
+        self._ended(window, first, len(ids))
 
     def end(self, envelope: Envelope, frame: bytes) -> None:
         """Remember the frame that ended a message, or `ACCEPTED`."""
         window = self._find(envelope.sender)
         if window is None or envelope.id not in window.entries:
             return
-        now, size = self._loop.time(), len(frame)
-        ended = window.ended
+        size = len(frame)
         window.entries[envelope.id] = frame
-        ended.append((now, envelope.id))
         window.size += size
         self._size += size
-        while len(ended) > _PER_SENDER or now - ended[0][0] > _SECONDS:
-            self._forget_oldest(window)
+        self._ended(window, envelope.id, 1)
         # The last one stays, however large: it is the likeliest to be asked for again.
         while self._size > _BYTES and self._size > size:
             oldest = next(iter(self._windows.values()))
@@ -99,6 +133,21 @@ class Outcomes:
         if window is not None and window.entries.get(envelope.id) is envelope:
             del window.entries[envelope.id]
 
+    def _ended(self, window: _Window, first: int, count: int) -> None:
+        now, ended = self._loop.time(), window.ended
+        ended.append((now, first, count))
+        window.count += count
+        while window.count - ended[0][2] >= _PER_SENDER or now - ended[0][0] > _SECONDS:
+            self._forget_oldest(window)
+
+    def _add(self, sender: Address) -> _Window:
+        window = self._windows[_key(sender)] = _Window()
+        if len(self._windows) > _SENDERS:
+            self._latest = None
+            _, forgotten = self._windows.popitem(last=False)
+            self._size -= forgotten.size
+        return window
+
     def _find(self, sender: Address) -> _Window | None:
         """Give the window of a sender, which is from then on the one that sent last."""
         # Nearly always the same sender as before, and then there is nothing to look up.
@@ -112,8 +161,12 @@ class Outcomes:
         return window
 
     def _forget_oldest(self, window: _Window) -> None:
-        _, message_id = window.ended.popleft()
-        frame = window.entries.pop(message_id, None)
+        _, first, count = window.ended.popleft()
+        window.count -= count
+        if count > 1:
+            window.runs.pop(first, None)
+            return
+        frame = window.entries.pop(first, None)
         if isinstance(frame, bytes):
             window.size -= len(frame)
             self._size -= len(frame)

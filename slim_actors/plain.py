@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -22,7 +22,7 @@ _MOST_HELD = 16 * 1024 * 1024
 class _Conversation(Protocol):
     link: Link
 
-    def taken(self) -> None: ...
+    def taken(self, count: int = 1) -> None: ...
 
     def done(self, envelope: Envelope) -> None: ...
 
@@ -56,6 +56,10 @@ class PlainOrigin:
     def accepted(self, envelope: Envelope) -> None:
         """See `Origin.accepted`."""
         self._conversation.taken()
+
+    def accepted_all(self, envelopes: Sequence[Envelope]) -> None:
+        """See `Origin.accepted_all`."""
+        self._conversation.taken(len(envelopes))
 
     def replied(self, envelope: Envelope, value: Any) -> None:
         """See `Origin.replied`."""

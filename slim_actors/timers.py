@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -28,6 +28,9 @@ class Own:
 
     def accepted(self, envelope: Envelope) -> None:
         """See `Origin.accepted`."""
+
+    def accepted_all(self, envelopes: Sequence[Envelope]) -> None:
+        """See `Origin.accepted_all`."""
 
     def replied(self, envelope: Envelope, value: Any) -> None:
         """See `Origin.replied`."""

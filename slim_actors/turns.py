@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,12 +21,12 @@ class Turns:
         """All of them, in the order in which they came; for looking only."""
         self._only: Address | None = None
         """The sender of all there is, while there is only one."""
-        self._senders: OrderedDict[Address, OrderedDict[Envelope, None]] = OrderedDict()
+        self.senders: OrderedDict[Address, OrderedDict[Envelope, None]] = OrderedDict()
         """What each has, from the second sender on: one alone, the usual case, has every turn anyway."""
 
     def add(self, envelope: Envelope) -> None:
         """Put one at the end of its sender's."""
-        if self._senders:
+        if self.senders:
             self._line_up(envelope)
         elif not self.all:
             self._only = envelope.sender
@@ -36,15 +37,40 @@ class Turns:
             self._line_up(envelope)
         self.all[envelope] = None
 
+    def add_all(self, envelopes: Sequence[Envelope]) -> None:
+        """Put several of one sender at the end of its own."""
+        self.add(envelopes[0])
+        if self.senders:
+            for envelope in envelopes:
+                self._line_up(envelope)
+        self.all.update(dict.fromkeys(envelopes))
+
+    def next_run(self, most: int, most_bytes: int) -> list[Envelope]:
+        """Take out the next; with a tell of a sender who is alone the tells of its session that follow."""
+        first = self.next()
+        run, size = [first], first.size
+        if first.wants_reply or self.senders:
+            return run
+        waiting, origin = self.all, first.origin
+        while waiting and len(run) < most and size < most_bytes:
+            envelope, _ = waiting.popitem(last=False)
+            if envelope.origin is not origin or envelope.wants_reply:
+                waiting[envelope] = None
+                waiting.move_to_end(envelope, last=False)
+                break
+            run.append(envelope)
+            size += envelope.size
+        return run
+
     def next(self) -> Envelope:
         """Take out the first of the sender whose turn it is."""
-        if not self._senders:
+        if not self.senders:
             return self.all.popitem(last=False)[0]
-        sender, waiting = next(iter(self._senders.items()))
+        sender, waiting = next(iter(self.senders.items()))
         envelope = next(iter(waiting))
         self.remove(envelope)
         if waiting:
-            self._senders.move_to_end(sender)
+            self.senders.move_to_end(sender)
         return envelope
 
     def remove(self, envelope: Envelope) -> None:
@@ -52,18 +78,18 @@ class Turns:
         if envelope not in self.all:
             return
         del self.all[envelope]
-        if self._senders:
-            waiting = self._senders[envelope.sender]
+        if self.senders:
+            waiting = self.senders[envelope.sender]
             del waiting[envelope]
             if not waiting:
-                del self._senders[envelope.sender]
+                del self.senders[envelope.sender]
 
     def clear(self) -> list[Envelope]:
         """Take all out."""
         left = list(self.all)
         self.all.clear()
-        self._senders.clear()
+        self.senders.clear()
         return left
 
     def _line_up(self, envelope: Envelope) -> None:
-        self._senders.setdefault(envelope.sender, OrderedDict())[envelope] = None
+        self.senders.setdefault(envelope.sender, OrderedDict())[envelope] = None

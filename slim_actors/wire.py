@@ -111,7 +111,8 @@ class Error(_Frame, tag=4, frozen=True):
 class Accepted(_Frame, tag=5, frozen=True):
     """The mailbox has accepted these tells."""
 
-    ids: list[Id]
+    runs: list[tuple[Id, Id]]
+    """The first id of several that follow each other, and how many they are."""
 
 
 class Credit(_Frame, tag=6, frozen=True):

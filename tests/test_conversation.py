@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from attrs import frozen
 
 from slim_actors import Agent, Mailbox, handler, wire
 from slim_actors.batches import decode_batch
@@ -17,6 +18,11 @@ NAME = "test/ns/collector"
 TELLS = 40
 
 
+@frozen
+class Small:
+    number: int
+
+
 class Collector(Agent, name=NAME):
     mailbox = Mailbox(capacity=TELLS // 4)
 
@@ -26,6 +32,14 @@ class Collector(Agent, name=NAME):
     @handler
     async def note(self, message: str) -> None:
         self.seen.append(message)
+
+    @handler
+    async def small(self, message: Small) -> None:
+        self.seen.append(str(message.number))
+
+    @handler(allow="nobody")
+    async def secret(self, message: bytes) -> None:
+        self.seen.append("secret")
 
     @handler
     async def count(self, message: int) -> list[str]:
@@ -42,9 +56,17 @@ class Peer:
     async def accepted(self, wanted: set[int]) -> list[wire.Accepted]:
         """Give what comes until all these are accepted."""
         found: list[wire.Accepted] = []
-        while wanted - {number for frame in found for number in frame.ids}:
+        while wanted - set(ids(found)):
             batch = decode_batch((await self.session.receive()).data)
             found.extend(frame for frame in batch.frames if isinstance(frame, wire.Accepted))
+        return found
+
+    async def errors(self, count: int) -> dict[int, str]:
+        """Give the codes of so many errors, by the ids that they are about."""
+        found: dict[int, str] = {}
+        while len(found) < count:
+            batch = decode_batch((await self.session.receive()).data)
+            found.update((frame.id, frame.code) for frame in batch.frames if isinstance(frame, wire.Error))
         return found
 
     async def reply(self) -> Any:
@@ -52,6 +74,12 @@ class Peer:
             for frame in decode_batch((await self.session.receive()).data).frames:
                 if isinstance(frame, wire.Reply):
                     return msgspec.msgpack.decode(frame.body)
+
+
+def ids(frames: list[wire.Accepted]) -> list[int]:
+    return [
+        number for frame in frames for first, count in frame.runs for number in range(first, first + count)
+    ]
 
 
 def tells(numbers: range) -> list[wire.Tell]:
@@ -69,19 +97,81 @@ async def peer(world: World) -> Peer:
 async def test_the_tells_of_one_payload_that_have_room_are_accepted_in_one_frame(peer: Peer) -> None:
     await peer.send(*tells(range(1, TELLS // 4 + 1)))
     (frame,) = await peer.accepted(set(range(1, TELLS // 4 + 1)))
-    assert frame.ids == list(range(1, TELLS // 4 + 1))
+    assert frame.runs == [(1, TELLS // 4)]
 
 
 async def test_every_tell_is_accepted_once_although_not_all_have_room_at_first(peer: Peer) -> None:
     await peer.send(*tells(range(1, TELLS + 1)))
     frames = await peer.accepted(set(range(1, TELLS + 1)))
-    assert [number for frame in frames for number in frame.ids] == list(range(1, TELLS + 1))
+    assert ids(frames) == list(range(1, TELLS + 1))
 
 
 async def test_a_tell_that_is_sent_again_is_accepted_again_and_not_handled_again(peer: Peer) -> None:
     await peer.send(*tells(range(1, 4)))
     await peer.accepted({1, 2, 3})
     await peer.send(*tells(range(2, 5)))
-    assert {2, 3, 4} <= {number for frame in await peer.accepted({2, 3, 4}) for number in frame.ids}
+    assert {2, 3, 4} <= set(ids(await peer.accepted({2, 3, 4})))
     await peer.send(wire.Ask(5, "int", 0, 30.0))  # type: ignore[arg-type]
     assert await peer.reply() == ["1", "2", "3", "4"]
+
+
+def together(first: int, bodies: list[Any], kind: str = "str", ttl: float = 30.0) -> wire.Tells:
+    return wire.Tells(first, kind, msgspec.Raw(msgspec.msgpack.encode(bodies)), ttl)
+
+
+async def seen(peer: Peer, message_id: int) -> list[str]:
+    """Give what the agent has seen, once all that came before has been handled."""
+    await peer.send(wire.Ask(message_id, "int", 0, 30.0))  # type: ignore[arg-type]
+    found: list[str] = await peer.reply()
+    return found
+
+
+async def test_the_tells_of_one_frame_are_accepted_together_and_handled_in_order(peer: Peer) -> None:
+    await peer.send(together(1, ["a", "b", "c"]))
+    (frame,) = await peer.accepted({1, 2, 3})
+    assert frame.runs == [(1, 3)]
+    assert await seen(peer, 4) == ["a", "b", "c"]
+
+
+async def test_the_tells_of_one_frame_that_have_no_room_are_accepted_as_room_is_made(peer: Peer) -> None:
+    numbers = [str(number) for number in range(TELLS)]
+    await peer.send(together(1, numbers))
+    frames = await peer.accepted(set(range(1, TELLS + 1)))
+    assert frames[0].runs == [(1, TELLS // 4)]
+    assert ids(frames) == list(range(1, TELLS + 1))
+    assert await seen(peer, 100) == numbers
+
+
+async def test_of_the_tells_of_one_frame_each_that_cannot_be_read_is_refused_alone(peer: Peer) -> None:
+    bodies = [{"number": 1}, {"number": "two"}, {"number": 3}, {}, {"number": 5}]
+    await peer.send(together(1, bodies, "test_conversation.Small"))
+    assert await peer.errors(2) == {2: "malformed", 4: "malformed"}
+    assert await seen(peer, 9) == ["1", "3", "5"]
+
+
+async def test_the_tells_of_one_frame_that_come_again_are_accepted_again_and_not_handled_again(
+    peer: Peer,
+) -> None:
+    await peer.send(together(1, ["a", "b", "c"]))
+    await peer.accepted({1, 2, 3})
+    await peer.send(together(1, ["a", "b", "c"]), together(3, ["c", "d"]))
+    assert set(ids(await peer.accepted({1, 2, 3, 4}))) == {1, 2, 3, 4}
+    assert await seen(peer, 9) == ["a", "b", "c", "d"]
+
+
+async def test_one_of_a_frame_can_be_cancelled_while_it_waits_at_the_door(peer: Peer) -> None:
+    await peer.send(together(1, [str(number) for number in range(TELLS)]), wire.Cancel(TELLS))
+    assert await peer.errors(1) == {TELLS: "cancelled"}
+    assert await seen(peer, 100) == [str(number) for number in range(TELLS - 1)]
+
+
+async def test_the_tells_of_one_frame_are_each_denied_to_who_may_not_send_them(peer: Peer) -> None:
+    await peer.send(together(1, [b"x", b"y"], "bytes"))
+    assert await peer.errors(2) == {1: "denied", 2: "denied"}
+    assert await seen(peer, 3) == []
+
+
+async def test_the_tells_of_one_frame_whose_time_has_passed_are_not_handled(peer: Peer) -> None:
+    await peer.send(together(1, ["a", "b"], ttl=0.0), together(3, ["c"]))
+    await peer.accepted({1, 2, 3})
+    assert await seen(peer, 4) == ["c"]

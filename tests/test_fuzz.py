@@ -38,7 +38,7 @@ def seeds() -> list[bytes]:
         wire.Stream(3, "Declared", body, 5.0, None, False, 256),  # noqa: FBT003
         wire.Reply(4, body),
         wire.Error(5, "failed", "no", {"type": "ValueError"}),
-        wire.Accepted([1, 2, 3]),
+        wire.Accepted([(1, 3), (7, 1)]),
         wire.Credit(7),
         wire.Cancel(8),
         wire.Ping(),

@@ -304,7 +304,7 @@ async def test_claims_in_grants_and_credits_change_nothing_for_others(world: Wor
         wire.Item(huge, claim, msgspec.Raw(b"\x01")),
         wire.End(huge, claim),
         wire.Hello(1, claim, ["*"]),
-        wire.Accepted([claim]),
+        wire.Accepted([(claim, 1), (1, claim)]),
         msgspec.msgpack.encode([1, 2**64 - 1, "str", "x", ENDLESS]),
         ask(5, 5),
     )

@@ -125,12 +125,16 @@ class OneOutcome(RuleBasedStateMachine):
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         return self.loop.run_until_complete(work)
 
-    @initialize(seed=st.integers(0, 1000))
-    def begin(self, seed: int) -> None:
+    @initialize(seed=st.integers(0, 1000), has_store=st.booleans())
+    def begin(self, seed: int, has_store: bool) -> None:
         async def begin() -> None:
             self.clock = VirtualClock().__enter__()
             self.network = MemoryNetwork(seed)
-            self.host = await TestRuntime(network=self.network, middleware=[self.letters]).__aenter__()
+            self.host = TestRuntime(network=self.network, middleware=[self.letters])
+            if not has_store:
+                # Handlers are called by a shorter way then.
+                self.host._store = None
+            await self.host.__aenter__()
             self.caller = await TestRuntime(network=self.network).__aenter__()
             for _ in range(2):
                 self.replicas.append(await self.host.spawn(lambda: Journal(self.begun, self.ended)))

@@ -8,7 +8,7 @@ import pytest
 from attrs import frozen
 
 from slim_actors import DeliveryError, Expired, MalformedMessage, Request, Runtime, Unicast
-from slim_actors.conversation import WINDOW
+from slim_actors.receipts import WINDOW
 from slim_actors.testing import TestRuntime
 from tests.agents_for_tests import Gate, Wait, Worker
 from tests.conftest import eventually

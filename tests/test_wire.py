@@ -35,7 +35,7 @@ frames = st.one_of(
     st.builds(wire.Tell, ids, st.text(), raws, st.floats(0, 1e9), st.none()),
     st.builds(wire.Reply, ids, raws),
     st.builds(wire.Error, ids, st.text(), st.text(), st.none()),
-    st.builds(wire.Accepted, st.lists(ids)),
+    st.builds(wire.Accepted, st.lists(st.tuples(ids, ids))),
     st.builds(wire.Items, ids, ids, st.lists(raws, min_size=1).map(listed)),
     st.builds(
         wire.Tells, ids, st.text(), st.lists(raws, min_size=1).map(listed), st.floats(0, 1e9), st.none()

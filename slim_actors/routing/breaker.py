@@ -116,27 +116,38 @@ class Breaker:
         self._circuits.pop(peer, None)
         self.open.pop(peer, None)
 
-    def record(self, peer: Replica, began: float, expires: float, error: BaseException | None = None) -> None:
-        """Take note of what became of a message that was tried with a replica.
+    def record(
+        self, peer: Replica, began: float, expires: float, error: BaseException | None = None, count: int = 1
+    ) -> None:
+        """Take note of what became of a message that was tried with a replica, or of several alike.
 
         Args:
             peer: The replica.
             began: When it was tried, on the clock of the event loop.
             expires: Its deadline.
             error: How it ended; None if well.
+            count: How many messages have ended like that.
         """
         seconds = self._loop.time() - began
+        weight = _WEIGHT if count == 1 else 1 - (1 - _WEIGHT) ** count
         circuit = self._circuits.get(peer)
         if error is None and seconds <= _NEVER_SLOW and circuit is not None and not self.open:
             # A good and quick outcome, as nearly all are: nothing need be compared.
             known = seconds if circuit.seconds is None else circuit.seconds
-            circuit.seconds = known + _WEIGHT * (seconds - known)
-            circuit.failing -= _WEIGHT * circuit.failing
+            circuit.seconds = known + weight * (seconds - known)
+            circuit.failing -= weight * circuit.failing
         elif not peer.is_lost:
-            self._weigh(peer, circuit or self._circuits.setdefault(peer, _Circuit()), began, expires, error)
+            circuit = circuit or self._circuits.setdefault(peer, _Circuit())
+            self._weigh(peer, circuit, began, expires, error, weight)
 
     def _weigh(
-        self, peer: Replica, circuit: _Circuit, began: float, expires: float, error: BaseException | None
+        self,
+        peer: Replica,
+        circuit: _Circuit,
+        began: float,
+        expires: float,
+        error: BaseException | None,
+        weight: float,
     ) -> None:
         """Compare what became of a message with what others make of theirs."""
         now = self._loop.time()
@@ -149,12 +160,14 @@ class Breaker:
         if is_slow and not has_failed and began < circuit.slow_at:
             # What was under way together was held up together, by one stall.
             return
+        if is_slow and not has_failed:
+            weight = _WEIGHT
         if error is not None and not has_failed and not is_slow:
             circuit.is_probed = False
             return
         if error is None or is_slow:
             known = circuit.seconds if circuit.seconds is not None else seconds
-            circuit.seconds = known + _WEIGHT * (seconds - known)
+            circuit.seconds = known + weight * (seconds - known)
         is_bad = has_failed or is_slow
         circuit.slow_at = now if is_slow else circuit.slow_at
         if peer in self.open:
@@ -162,7 +175,7 @@ class Breaker:
             if began >= circuit.opened_at:
                 self._probed(peer, circuit, is_bad=is_bad)
             return
-        circuit.failing += _WEIGHT * (is_bad - circuit.failing)
+        circuit.failing += weight * (is_bad - circuit.failing)
         if is_bad:
             excess = circuit.failing - self._others_failing(peer)
             if excess > _NONE_ABOVE:

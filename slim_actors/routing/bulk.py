@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from copy import copy
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
-
-from msgspec import Raw
 
 from slim_actors import wire
 from slim_actors.call import Call
@@ -20,7 +20,7 @@ from slim_actors.errors import DeliveryError, Expired, NoRoute, PeerLost
 from slim_actors.messages import RAW, body_of
 from slim_actors.routes import Route
 from slim_actors.routing.breaker import Breaker
-from slim_actors.routing.outgoing import Late, Outgoing, Pending, Trials
+from slim_actors.routing.outgoing import Chunk, Late, Outgoing, Trials
 from slim_actors.routing.peer import Peer
 from slim_actors.routing.pin import Pin
 from slim_actors.routing.pool import Pool
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Bulk"]
 
-_TOGETHER = 256
-_BYTES_TOGETHER = 64 * 1024
+_TOGETHER = 1000
+_BYTES_TOGETHER = 128 * 1024
 """Messages in one frame; a larger one goes by itself."""
-_CHUNKS_EACH = 8
+_CHUNKS_EACH = 4
 """Frames that may be on their way to a replica, or wait for room there, before more are made."""
 
 
@@ -44,6 +44,7 @@ class Bulk:
         router: Sends those that go by themselves.
         route: Where they go.
         pool: The replicas, where there is a choice.
+        messages: What is sent, in this order.
         expires: Their deadline.
         context: What travels along with each.
     """
@@ -53,47 +54,161 @@ class Bulk:
         router: Router,
         route: Route | Pin,
         pool: Pool | None,
+        messages: Sequence[object],
         expires: float,
         context: dict[str, Any],
     ) -> None:
         self._router = router
         self._route = route
         self._pool = pool
-        self.expires = expires
+        self._messages = messages
+        self._expires = expires
         self._context = context
-        self._messages: Sequence[object] = ()
         self._position = 0
-        self._next: Outgoing | None = None
-        self._chunks: set[_Chunk] = set()
+        self._chunks: set[Chunk] = set()
         self._alone: set[asyncio.Future[None]] = set()
-        self.accepted = 0
+        self._accepted = 0
         self._failures: dict[int, BaseException] = {}
         self._loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[None] = self._loop.create_future()
+        self._ended: asyncio.Future[None] = self._loop.create_future()
         """Stands for the outcome of each until that has come."""
         self._changed = asyncio.Event()
 
-    async def send(self, messages: Sequence[object]) -> None:
-        """Send messages, in this order; done when all of them have been accepted.
+    async def send(self) -> None:
+        """Send the messages; done when all of them have been accepted.
 
         Raises:
             DeliveryError: The first failure, after all have ended.
             Exception: A message cannot be sent.
         """
-        self._messages = messages
         try:
-            while (message := self._take()) is not None:
-                await self._go(message)
+            while self._position < len(self._messages):
+                await self._go()
             while self._chunks or self._alone:
                 await self._change()
         finally:
             await self._end()
         if self._failures:
             error = self._failures[min(self._failures)]
-            error.add_note(f"{self.accepted} of {len(messages)} messages were accepted.")
+            error.add_note(f"{self._accepted} of {len(self._messages)} messages were accepted.")
             raise error
 
-    def failed(self, message: Outgoing, peer: Peer, error: BaseException) -> None:
+    async def _go(self) -> None:
+        """Send the next message, and as many of those that follow as may go with it."""
+        try:
+            wire_type, _ = body_of(self._messages[self._position])
+        except Exception as error:  # noqa: BLE001 (its class cannot be a message)
+            self._skip(error)
+            return
+        breaker = None if self._pool is None else self._pool.breaker(wire_type)
+        peer = self._router.at_hand(self._route, breaker)
+        if peer is None:
+            message = self._take(wire_type, 1)
+            if message is not None:
+                await self._find_somebody(message.one(message.id))
+            return
+        # Each replica gets its part, and one that is on trial no more than the trial.
+        left = len(self._messages) - self._position
+        most = min(_TOGETHER, -(-left // self._replicas)) if breaker is None or not breaker.open else 1
+        message = self._take(wire_type, most, min(_BYTES_TOGETHER, peer.max_payload))
+        if message is None:
+            return
+        told = partial(self._told, peer, breaker, self._loop.time())
+        chunk = Chunk(message, self._ended, size=sum(map(len, message.body)), told=told, others=self._chunks)
+        self._chunks.add(chunk)
+        peer.uses += chunk.count - 1
+        peer.tell(chunk)
+        # Others have their turn, and the link sends what it has.
+        await asyncio.sleep(0)
+        while len(self._chunks) >= _CHUNKS_EACH * self._replicas:
+            await self._change()
+
+    def _take(self, wire_type: str, most: int, most_bytes: int = 0) -> Outgoing | None:
+        """Give the next messages that may go together; None if the next one cannot be sent, and failed."""
+        bodies: list[bytes] = []
+        size, kind = 0, type(self._messages[self._position])
+        try:
+            for message in islice(self._messages, self._position, self._position + most):
+                if type(message) is not kind:
+                    break
+                body = wire.encode_body(message)
+                size += len(body)
+                if size > most_bytes and bodies:
+                    break
+                bodies.append(body)
+        except Exception as error:  # noqa: BLE001 (encoding runs code of the user's classes)
+            if not bodies:
+                self._skip(error)
+                return None
+        self._position += len(bodies)
+        first = self._router.take_ids(len(bodies))
+        return Outgoing(wire.Tells, first, wire_type, bodies, self._expires, RAW, self._context)
+
+    def _skip(self, error: Exception) -> None:
+        self._failures[self._router.take_ids(1)] = error
+        self._position += 1
+
+    async def _find_somebody(self, message: Outgoing) -> None:
+        """Send a message by itself, since a replica has to be found; the next ones have it at hand then."""
+        try:
+            await self._router.deliver(Call(), self._route, message)
+        except Exception as error:  # noqa: BLE001 (raised when all have ended)
+            self._failures[message.id] = error
+            if isinstance(error, NoRoute | Expired) or (isinstance(error, PeerLost) and self._pool is None):
+                self._give_up()
+            else:
+                self._send_the_rest_alone()
+        else:
+            self._accepted += 1
+
+    def _send_the_rest_alone(self) -> None:
+        # They may do better, but not one after the other.
+        while self._position < len(self._messages):
+            try:
+                wire_type, _ = body_of(self._messages[self._position])
+            except Exception as error:  # noqa: BLE001 (its class cannot be a message)
+                self._skip(error)
+                continue
+            message = self._take(wire_type, 1)
+            if message is not None:
+                one = message.one(message.id)
+                self._send_alone(one, self._router.deliver(Call(), self._route, one))
+
+    def _give_up(self) -> None:
+        """Send no more: there is nobody to send to, or no time left."""
+        self._position = len(self._messages)
+
+    @property
+    def _replicas(self) -> int:
+        return 1 if self._pool is None else max(1, len(self._pool.peers))
+
+    def _told(
+        self,
+        peer: Peer,
+        breaker: Breaker | None,
+        began: float,
+        chunk: Chunk,
+        ids: Sequence[int],
+        error: Exception | None,
+    ) -> None:
+        """Take note of how some of a chunk have ended."""
+        peer.told(chunk, ids)
+        if not chunk.count:
+            self._chunks.discard(chunk)
+            self._changed.set()
+        if self._ended.cancelled():
+            return
+        if isinstance(error, Late):
+            error = self._too_late(peer)
+        if breaker is not None:
+            breaker.record(peer, began, self._expires, error, len(ids))
+        if error is None:
+            self._accepted += len(ids)
+            return
+        for message_id in ids:
+            self._failed(chunk.message.one(message_id), peer, copy(error) if len(ids) > 1 else error)
+
+    def _failed(self, message: Outgoing, peer: Peer, error: Exception) -> None:
         """Take note of an outcome that is an error: another replica may still do better."""
         if isinstance(error, DeliveryError) and self._pool is not None:
             trials = Trials(message)
@@ -112,85 +227,10 @@ class Bulk:
         elif isinstance(error, Expired):
             self._give_up()
 
-    def too_late(self, peer: Peer) -> Expired:
-        """Make the error that the deadline has passed."""
+    def _too_late(self, peer: Peer) -> Expired:
         call: Call[None] = Call()
         call.replica = peer
         return self._router.too_late(call)
-
-    def left(self, chunk: _Chunk) -> None:
-        """Take note that all messages of a frame have ended."""
-        self._chunks.discard(chunk)
-        self._changed.set()
-
-    def _take(self) -> Outgoing | None:
-        """Give the next message; what cannot be sent has failed."""
-        message, self._next = self._next, None
-        while message is None and self._position < len(self._messages):
-            value = self._messages[self._position]
-            self._position += 1
-            message_id = self._router.next_id()
-            try:
-                wire_type, body = body_of(value)
-                raw = Raw(wire.encode_body(body))
-            except Exception as error:  # noqa: BLE001 (encoding runs code of the user's classes)
-                self._failures[message_id] = error
-            else:
-                message = Outgoing(wire.Tell, message_id, wire_type, raw, self.expires, RAW, self._context)
-        return message
-
-    async def _go(self, message: Outgoing) -> None:
-        """Send a message, and as many of the next ones as may go with it."""
-        breaker = None if self._pool is None else self._pool.breaker(message.type)
-        peer = self._router.at_hand(self._route, breaker)
-        if peer is None:
-            await self._find_somebody(message)
-            return
-        self._send_many(peer, message, breaker)
-        # Others have their turn, and the link sends what it has.
-        await asyncio.sleep(0)
-        while len(self._chunks) >= _CHUNKS_EACH * self._replicas:
-            await self._change()
-
-    async def _find_somebody(self, message: Outgoing) -> None:
-        """Send a message by itself, since a replica has to be found; the next ones have it at hand then."""
-        try:
-            await self._router.deliver(Call(), self._route, message)
-        except Exception as error:  # noqa: BLE001 (raised when all have ended)
-            self._failures[message.id] = error
-            if isinstance(error, NoRoute | Expired) or (isinstance(error, PeerLost) and self._pool is None):
-                self._give_up()
-            else:
-                # They may do better, but not one after the other.
-                while (other := self._take()) is not None:
-                    self._send_alone(other, self._router.deliver(Call(), self._route, other))
-        else:
-            self.accepted += 1
-
-    def _give_up(self) -> None:
-        """Send no more: there is nobody to send to, or no time left."""
-        self._next, self._position = None, len(self._messages)
-
-    @property
-    def _replicas(self) -> int:
-        return 1 if self._pool is None else max(1, len(self._pool.peers))
-
-    def _send_many(self, peer: Peer, first: Outgoing, breaker: Breaker | None) -> None:
-        # Each replica gets its part, and one that is on trial no more than the trial.
-        left = len(self._messages) - self._position + 1
-        together = min(_TOGETHER, -(-left // self._replicas)) if breaker is None or not breaker.open else 1
-        chunk = _Chunk(self, peer, breaker, self._loop.time())
-        size = chunk.add(first)
-        while len(chunk.tells) < together and (message := self._take()) is not None:
-            size += len(message.body)
-            follows = message.id == first.id + len(chunk.tells) and message.type == first.type
-            if size > _BYTES_TOGETHER or not follows or len(message.body) > peer.max_payload:
-                self._next = message
-                break
-            chunk.add(message)
-        peer.uses += len(chunk.tells) - 1
-        self._chunks.add(chunk)
-        peer.tell(chunk.tells)
 
     def _send_alone(self, message: Outgoing, outcome: Awaitable[None]) -> None:
         task = asyncio.ensure_future(outcome)
@@ -204,7 +244,7 @@ class Bulk:
         if error is not None:
             self._failures[message.id] = error
         elif not task.cancelled():
-            self.accepted += 1
+            self._accepted += 1
 
     async def _change(self) -> None:
         self._changed.clear()
@@ -213,71 +253,13 @@ class Bulk:
     async def _end(self) -> None:
         """End what has not ended: nobody waits for it any more."""
         self._give_up()
-        for chunk in list(self._chunks):
-            chunk.cancel()
+        self._ended.cancel()
+        # Those that were not sent first, lest the end of one makes room for the next.
+        for chunk in sorted(self._chunks, key=lambda chunk: chunk.message.id, reverse=True):
+            chunk.is_late = True
+            chunk.end()
         tasks = list(self._alone)
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        self.ended.cancel()
-
-
-class _Chunk:
-    """Tells that go in one frame: of one type, with ids that follow each other."""
-
-    def __init__(self, bulk: Bulk, peer: Peer, breaker: Breaker | None, began: float) -> None:
-        self._bulk = bulk
-        self._peer = peer
-        self._breaker = breaker
-        self._began = began
-        self._left = 0
-        self.tells: list[_Tell] = []
-
-    def add(self, message: Outgoing) -> int:
-        """Add a message; give its size."""
-        size = len(message.body)
-        self.tells.append(_Tell(message, self._bulk.ended, size=size, chunk=self))
-        self._left += 1
-        return size
-
-    def ended(self, tell: _Tell, error: Exception | None) -> None:
-        """Take note of the outcome of one."""
-        if tell.is_over:
-            return
-        tell.is_over = True
-        self._peer.told(tell)
-        if isinstance(error, Late):
-            error = self._bulk.too_late(self._peer)
-        if self._breaker is not None:
-            self._breaker.record(self._peer, self._began, self._bulk.expires, error)
-        if error is None:
-            self._bulk.accepted += 1
-        else:
-            self._bulk.failed(tell.message, self._peer, error)
-        self._left -= 1
-        if not self._left:
-            self.tells = []
-            self._bulk.left(self)
-
-    def cancel(self) -> None:
-        """Cancel those that have no outcome."""
-        for tell in self.tells:
-            if not tell.is_over:
-                tell.is_over = tell.is_late = True
-                self._peer.told(tell)
-        self.tells = []
-
-
-class _Tell(Pending, kw_only=True, gc=False):
-    """One message among others: its future is that of all of them, and its end is counted there.
-
-    The garbage collector looks at none of them, so a chunk lets go of its own when all have ended.
-    """
-
-    chunk: _Chunk
-    is_over: bool = False
-
-    def end(self, result: Any = None, error: Exception | None = None) -> None:
-        """See `Pending.end`."""
-        self.chunk.ended(self, error)

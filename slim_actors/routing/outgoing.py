@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
 from typing import Any
 
-from msgspec import Struct, field
+from msgspec import Raw, Struct, field, structs
 
 from slim_actors import wire
 from slim_actors.call import Call
@@ -15,7 +15,7 @@ from slim_actors.messages import Body
 from slim_actors.routing.breaker import Replica
 from slim_actors.streams import FIRST_ITEMS, Inlet, Outlet
 
-__all__ = ["Late", "Outgoing", "Pending", "Trials", "too_late"]
+__all__ = ["Chunk", "Late", "Outgoing", "Pending", "Trials", "too_late"]
 
 _MOST_LOSSES = 5
 
@@ -27,10 +27,11 @@ class Outgoing(Struct, frozen=True, eq=False, gc=False):
     it holds leads back to it, so the garbage collector need not look at thousands of them again and again.
     """
 
-    kind: type[wire.Ask | wire.Tell | wire.Stream]
+    kind: type[wire.Ask | wire.Tell | wire.Tells | wire.Stream]
     id: int
     type: str
     body: Any
+    """That of `wire.Tells` is a list of encoded bodies: as many messages."""
     expires: float
     """On the clock of the event loop, in seconds."""
     replies: Body
@@ -44,7 +45,7 @@ class Outgoing(Struct, frozen=True, eq=False, gc=False):
         """Whether it ends in more than being accepted."""
         return self.kind is not wire.Tell
 
-    def frame(self, now: float) -> wire.Incoming:
+    def frame(self, now: float) -> wire.Incoming | wire.Tells:
         """Make the frame; the deadline travels as what is left of it."""
         ttl = self.expires - now if self.expires > now else 0.0
         context, follows = self.context or None, self.items is not None
@@ -52,7 +53,16 @@ class Outgoing(Struct, frozen=True, eq=False, gc=False):
             return wire.Ask(self.id, self.type, self.body, ttl, context, follows)
         if self.kind is wire.Tell:
             return wire.Tell(self.id, self.type, self.body, ttl, context)
+        if self.kind is wire.Tells:
+            if len(self.body) == 1:
+                return wire.Tell(self.id, self.type, Raw(self.body[0]), ttl, context)
+            return wire.Tells(self.id, self.type, Raw(wire.join(self.body)), ttl, context)
         return wire.Stream(self.id, self.type, self.body, ttl, context, follows, FIRST_ITEMS)
+
+    def one(self, message_id: int) -> Outgoing:
+        """Give one of several tells by itself."""
+        body = Raw(self.body[message_id - self.id])
+        return structs.replace(self, kind=wire.Tell, id=message_id, body=body)
 
 
 class Late(Exception):
@@ -71,8 +81,11 @@ class Pending(Struct, eq=False):
     size: int = 0
     is_late: bool = False
     """Whether its deadline passed first."""
-    chunk: object | None = None
-    """The same for tells that may go in one frame."""
+
+    @property
+    def count(self) -> int:
+        """How many messages of it have no outcome: `Chunk`s have several."""
+        return 1
 
     @property
     def has_flows(self) -> bool:
@@ -89,6 +102,10 @@ class Pending(Struct, eq=False):
             self.outcome.set_exception(error)
         else:
             self.outcome.set_result(result)
+
+    def frames(self, now: float) -> Iterable[wire.Frame]:
+        """Make the frames that send again what has no outcome."""
+        return (self.message.frame(now),)
 
     async def send_items(self, send: Callable[[wire.Frame], object]) -> None:
         """Send the items that follow the message, as the agent makes room for them."""
@@ -107,6 +124,61 @@ class Pending(Struct, eq=False):
             close = getattr(iterator, "aclose", None)
             if close is not None:
                 await close()
+
+
+class Chunk(Pending, kw_only=True):
+    """Tells of one type with ids that follow each other: they have one future and go in one frame."""
+
+    left: set[int] | None = None
+    """The ids of those that have no outcome; None for all of them."""
+    told: Callable[[Chunk, Sequence[int], Exception | None], None]
+    """Called with the ids of some that have ended, and how they have."""
+    others: set[Chunk]
+    """All that were made together and have not ended."""
+
+    @property
+    def ids(self) -> range:
+        """The ids of all of them."""
+        first = self.message.id
+        return range(first, first + len(self.message.body))
+
+    @property
+    def count(self) -> int:
+        """See `Pending.count`."""
+        return len(self.message.body) if self.left is None else len(self.left)
+
+    def end(self, result: Any = None, error: Exception | None = None) -> None:
+        """End all that have no outcome."""
+        self.end_some(self.ids, error)
+
+    def end_some(self, ids: range, error: Exception | None = None) -> None:
+        """End those with these ids that have no outcome."""
+        left, every = self.left, self.ids
+        ended: Sequence[int] = every
+        if left is not None or ids.start > every.start or ids.stop < every.stop:
+            left = set(every) if left is None else left
+            ended = sorted(left.intersection(range(max(ids.start, every.start), min(ids.stop, every.stop))))
+            left.difference_update(ended)
+        else:
+            left = set()
+        self.left = left
+        if ended:
+            self.told(self, ended, error)
+
+    def split(self, count: int) -> Chunk:
+        """Take out the first so many, as a chunk of their own; none of them was sent."""
+        message, bodies = self.message, self.message.body
+        part = structs.replace(self, message=structs.replace(message, body=bodies[:count]))
+        self.message = structs.replace(message, id=message.id + count, body=bodies[count:])
+        self.size = sum(map(len, self.message.body))
+        self.others.add(part)
+        return part
+
+    def frames(self, now: float) -> Iterable[wire.Frame]:
+        """See `Pending.frames`."""
+        if self.left is None:
+            return (self.message.frame(now),)
+        return [self.message.one(message_id).frame(now) for message_id in sorted(self.left)]
 
 
 class Trials(Struct, eq=False):

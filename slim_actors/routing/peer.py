@@ -8,8 +8,6 @@ from copy import copy
 from math import inf
 from typing import Any
 
-from msgspec import Raw
-
 from slim_actors import wire
 from slim_actors.batches import Problem
 from slim_actors.deadlines import Deadlines
@@ -28,7 +26,7 @@ from slim_actors.link import Link
 from slim_actors.messages import same_type
 from slim_actors.names import Address
 from slim_actors.pulse import Pulse
-from slim_actors.routing.outgoing import Late, Outgoing, Pending
+from slim_actors.routing.outgoing import Chunk, Late, Outgoing, Pending
 from slim_actors.routing.window import Window
 from slim_actors.streams import Inlet, Outlet
 from slim_actors.transport.base import Payload, Session
@@ -54,7 +52,7 @@ class Peer:
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(self._expire)
         # Without encryption only what it says proves who answers: so nothing is sent before its hello.
-        self._window = Window(_FIRST_WINDOW if session.mls else 0, self._send, self._send_together)
+        self._window = Window(_FIRST_WINDOW if session.mls else 0, self._send)
         # The same that the window has: each message looks here.
         self._pending = self._window.pending
         self._idempotent: frozenset[str] = frozenset()
@@ -136,24 +134,24 @@ class Peer:
         """How many bytes one message may have."""
         return self._link.max_payload
 
-    def tell(self, tells: Sequence[Pending]) -> None:
-        """Send tells of one chunk, together as far as there is room; `told` must follow each."""
+    def tell(self, chunk: Chunk) -> None:
+        """Send tells, together as far as there is room; `told` must follow each."""
         if self.is_lost:
-            for tell in tells:
-                tell.end(error=self.lost(may_have_run=False))
+            chunk.end(error=self.lost(may_have_run=False))
             return
-        self._deadlines.watch(tells[0].message.expires)
-        self._window.put_all(tells)
+        self._deadlines.watch(chunk.message.expires)
+        self._window.put_chunk(chunk)
 
-    def told(self, tell: Pending) -> None:
-        """Give back the place of a tell that has ended; one that is late is cancelled at the replica."""
-        if tell.size > BATCH_BYTES:
-            self._link.forget(tell.message.id)
-        was_sent = self._window.remove(tell)
+    def told(self, chunk: Chunk, ids: Sequence[int]) -> None:
+        """Give back the places of tells that have ended; those that are late are cancelled at the replica."""
+        if chunk.size > BATCH_BYTES:
+            self._link.forget(chunk.message.id)
+        was_sent = self._window.remove_some(chunk, len(ids))
         if self.is_leaving:
             self._leave_if_done()
-        if was_sent and tell.is_late:
-            self._link.send(wire.Cancel(tell.message.id))
+        if was_sent and chunk.is_late:
+            for message_id in ids:
+                self._link.send(wire.Cancel(message_id))
 
     async def stream(self, message: Outgoing) -> Inlet:
         """Send a message that wants a stream; give the replies once the first has come, or their end.
@@ -201,7 +199,8 @@ class Peer:
         for pending in list(self._pending.values()):
             if not pending.has_flows and not pending.outcome.done():
                 self._link.forget(pending.message.id)
-                self._link.send(pending.message.frame(now))
+                for frame in pending.frames(now):
+                    self._link.send(frame)
 
     async def close(self) -> None:
         """End the conversation; what has no outcome is lost."""
@@ -226,6 +225,7 @@ class Peer:
         """See `LinkOwner.closed`."""
         self.is_lost = True
         self._deadlines.close()
+        self._window.close()
         for pending in list(self._window):
             pending.end(error=self.lost(may_have_run=self._window.is_sent(pending)))
 
@@ -254,16 +254,11 @@ class Peer:
             pending.pump = asyncio.create_task(pending.send_items(self._link.send))
         return size
 
-    def _send_together(self, tells: Sequence[Pending]) -> None:
-        first = tells[0].message
-        bodies = Raw(wire.join([tell.message.body for tell in tells]))
-        ttl = max(0.0, first.expires - self._loop.time())
-        self._link.send(wire.Tells(first.id, first.type, bodies, ttl, first.context or None))
-
     def _expire(self, now: float) -> float:
         """Fail what has no outcome at its deadline; give the next deadline."""
         waiting = [pending for pending in self._window if not pending.outcome.done()]
-        for pending in waiting:
+        # Those that were not sent first, lest the end of one makes room for the next.
+        for pending in reversed(waiting):
             if pending.message.expires <= now:
                 pending.is_late = True
                 pending.end(error=Late())
@@ -300,8 +295,25 @@ class Peer:
             pending.end(frame.body)
 
     def _accepted(self, frame: wire.Accepted) -> None:
-        for message_id in frame.ids:
-            self._end(message_id)
+        for first, count in frame.runs:
+            pending = self._pending.get(first)
+            if pending is not None and pending.count == count:
+                pending.end()
+            else:
+                self._accepted_some(first, count)
+
+    def _accepted_some(self, first: int, count: int) -> None:
+        if count <= len(self._pending):
+            for message_id in range(first, first + count):
+                self._end(message_id)
+            return
+        # Some of a chunk, or what a peer makes up: so what there is decides how long this takes.
+        ids = range(first, first + count)
+        for pending in list(self._pending.values()):
+            if isinstance(pending, Chunk):
+                pending.end_some(ids)
+            elif pending.message.id in ids:
+                pending.end()
 
     def _flowed(self, frame: wire.Item | wire.Items | wire.End) -> None:
         pending = self._pending.get(frame.id)
@@ -353,17 +365,19 @@ class Peer:
             self._link.end(frame.message, type(error))
 
     def _end(self, message_id: int, *, result: Any = None, error: DeliveryError | None = None) -> None:
-        pending = self._pending.get(message_id)
-        if pending is not None:
+        pending = self._window.find(message_id)
+        if isinstance(pending, Chunk):
+            pending.end_some(range(message_id, message_id + 1), error)
+        elif pending is not None:
             pending.end(result, error)
 
     def _end_lost(self, detail: dict[str, Any] | None) -> None:
         """End what came to an agent that has stopped: its outcome, whatever it was, did not come here."""
         came = (detail or {}).get("came")
         for message_id in came if isinstance(came, list) else ():
-            if isinstance(message_id, int) and message_id in self._pending:
+            if isinstance(message_id, int):
                 error = PeerLost(f"{self.address} has stopped, and its outcome of the message was lost.")
-                self._pending[message_id].end(error=error)
+                self._end(message_id, error=error)
 
     def _end_all(self, error: DeliveryError) -> None:
         for pending in list(self._pending.values()):

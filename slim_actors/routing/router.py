@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Router"]
 
-_VERBS: dict[type[wire.Incoming], Verb] = {wire.Ask: "ask", wire.Tell: "tell", wire.Stream: "stream"}
-_KINDS: dict[Verb, type[wire.Incoming]] = {verb: kind for kind, verb in _VERBS.items()}
+_KINDS: dict[Verb, type[wire.Incoming]] = {"ask": wire.Ask, "tell": wire.Tell, "stream": wire.Stream}
+_VERBS: dict[type[Any], Verb] = {kind: verb for verb, kind in _KINDS.items()}
 
 Attempt = Callable[[Any, Outgoing], Awaitable[Any]]
 """What is tried with a replica: to deliver a message, or to begin a stream."""
@@ -73,9 +73,11 @@ class Router:
         """Who sends."""
         return self._port.address
 
-    def next_id(self) -> int:
-        """Give an id for a message."""
-        return next(self._ids)
+    def take_ids(self, count: int) -> int:
+        """Give the first of so many ids that follow each other."""
+        first = next(self._ids)
+        self._ids = itertools.count(first + count)
+        return first
 
     def too_late(self, call: Call[Any]) -> Expired:
         """Make the error that the deadline of a message has passed."""
@@ -112,7 +114,7 @@ class Router:
         messages = tuple(messages)
         if not self._hooks.sending:
             pool = self._table.pool(route) if isinstance(route, Anycast) else None
-            await Bulk(self, route, pool, expires, _for_tell(context)).send(messages)
+            await Bulk(self, route, pool, messages, expires, _for_tell(context)).send()
             return
         # Each by itself, so that the hooks see it so.
         tells = [self.tell(Call(), route, message, expires, context) for message in messages]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterator
+from itertools import accumulate, chain
 
-from slim_actors.routing.outgoing import Pending
+from slim_actors.routing.outgoing import Chunk, Pending
 
 __all__ = ["Window"]
 
@@ -22,31 +22,28 @@ class Window:
 
     Args:
         size: How many messages may be under way that the replica's mailbox has not accepted.
-        send: Sends a message, and gives how many bytes it has.
-        send_together: Sends some of a chunk, that follow each other.
+        send: Sends a message or a chunk, and gives how many bytes it has.
     """
 
-    def __init__(
-        self,
-        size: int,
-        send: Callable[[Pending], int],
-        send_together: Callable[[Sequence[Pending]], None],
-    ) -> None:
+    def __init__(self, size: int, send: Callable[[Pending], int]) -> None:
         self.pending: dict[int, Pending] = {}
-        """What is under way and has no outcome yet, by its id."""
+        """What is under way and has no outcome yet, by its id; a chunk by its first one."""
         self.sent = 0
         """How many messages were sent in all."""
         self._send = send
-        self._send_together = send_together
         self._size = size
         self._most_bytes = _FIRST_BYTES
         self._bytes = 0
         self._credited = 0
         self._waiting: OrderedDict[int, Pending] = OrderedDict()
+        self._chunks: set[Chunk] = set()
+        """Those that are under way."""
+        self._more = self._more_waiting = 0
+        """How many messages chunks have, under way and waiting, beyond one each."""
 
     def __len__(self) -> int:
         """How many messages have no outcome yet, those included that wait."""
-        return len(self.pending) + len(self._waiting)
+        return len(self.pending) + len(self._waiting) + self._more + self._more_waiting
 
     def __iter__(self) -> Iterator[Pending]:
         return chain(self.pending.values(), self._waiting.values())
@@ -67,9 +64,10 @@ class Window:
         else:
             self._put(pending)
 
-    def put_all(self, chunk: Sequence[Pending]) -> None:
-        """Send messages that may go together, as many of them at once as there is room for."""
-        self._waiting.update((pending.message.id, pending) for pending in chunk)
+    def put_chunk(self, chunk: Chunk) -> None:
+        """Send tells together, as many of them at once as there is room for."""
+        self._waiting[chunk.message.id] = chunk
+        self._more_waiting += chunk.count - 1
         self._admit()
 
     def remove(self, pending: Pending) -> bool:
@@ -83,6 +81,28 @@ class Window:
             self._admit()
         return True
 
+    def remove_some(self, chunk: Chunk, count: int) -> bool:
+        """Give back the places of some of a chunk that have ended; tell whether it had been sent."""
+        was_sent = chunk.message.id in self.pending
+        more = count if chunk.count else count - 1
+        if was_sent:
+            self._more -= more
+        elif chunk.message.id in self._waiting:
+            self._more_waiting -= more
+        if not chunk.count:
+            self._chunks.discard(chunk)
+            self.remove(chunk)
+        elif self._waiting:
+            self._admit()
+        return was_sent
+
+    def find(self, message_id: int) -> Pending | None:
+        """Give what is under way with this id, which may be any of a chunk."""
+        found = self.pending.get(message_id)
+        if found is None and self._chunks:
+            return next((chunk for chunk in self._chunks if message_id in chunk.ids), None)
+        return found
+
     def credit(self, total: int) -> None:
         """Take note of how many messages the replica's mailbox has accepted in all."""
         self._credited = max(self._credited, min(total, self.sent))
@@ -93,6 +113,10 @@ class Window:
         self._size, self._most_bytes = max(1, size), max(1, most_bytes)
         self._admit()
 
+    def close(self) -> None:
+        """Send no more."""
+        self._size = 0
+
     def is_sent(self, pending: Pending) -> bool:
         """Tell whether a message is under way, rather than waiting."""
         return pending.message.id in self.pending
@@ -101,7 +125,7 @@ class Window:
     def _has_room(self) -> bool:
         # What has its outcome is no longer waiting at the door, whatever the last credit said.
         return self._bytes < self._most_bytes and (
-            len(self.pending) < self._size or self.sent - self._credited < self._size
+            len(self.pending) + self._more < self._size or self.sent - self._credited < self._size
         )
 
     def _put(self, pending: Pending) -> None:
@@ -113,30 +137,32 @@ class Window:
     def _admit(self) -> None:
         while self._waiting and self._has_room:
             _, pending = self._waiting.popitem(last=False)
-            if pending.chunk is not None and len(together := self._others_with(pending)) > 1:
-                self._put_together(together)
-            elif not pending.outcome.done():
-                try:
-                    self._put(pending)
-                except Exception as error:  # noqa: BLE001 (also what a user's own class raises: its sender's)
-                    pending.end(error=error)
+            if isinstance(pending, Chunk):
+                pending = self._as_much_as_fits(pending)
+            elif pending.outcome.done():
+                continue
+            try:
+                self._put(pending)
+            except Exception as error:  # noqa: BLE001 (also what a user's own class raises: its sender's)
+                pending.end(error=error)
+            else:
+                if isinstance(pending, Chunk):
+                    self._chunks.add(pending)
+                    self.sent += pending.count - 1
+                    self._more += pending.count - 1
 
-    def _others_with(self, first: Pending) -> list[Pending]:
-        """Take out what may go together with a message, as far as there is room."""
-        together, size = [first], first.size
-        room = self._size - min(len(self.pending), self.sent - self._credited)
-        while self._waiting and len(together) < room:
-            following = next(iter(self._waiting.values()))
-            size += following.size
-            follows = following.message.id == first.message.id + len(together)
-            if following.chunk is not first.chunk or not follows or self._bytes + size > self._most_bytes:
-                break
-            self._waiting.popitem(last=False)
-            together.append(following)
-        return together
-
-    def _put_together(self, chunk: list[Pending]) -> None:
-        self._send_together(chunk)
-        self.pending.update((pending.message.id, pending) for pending in chunk)
-        self.sent += len(chunk)
-        self._bytes += sum(pending.size for pending in chunk)
+    def _as_much_as_fits(self, chunk: Chunk) -> Chunk:
+        """Give what there is room for of a chunk that was first in the row; the rest of it is so again."""
+        bodies = chunk.message.body
+        self._more_waiting -= len(bodies) - 1
+        fits = self._size - min(len(self.pending) + self._more, self.sent - self._credited)
+        if self._bytes + chunk.size > self._most_bytes:
+            room = self._most_bytes - self._bytes
+            fits = min(fits, sum(total <= room for total in accumulate(map(len, bodies))) or 1)
+        if fits >= len(bodies):
+            return chunk
+        part = chunk.split(fits)
+        self._waiting[chunk.message.id] = chunk
+        self._waiting.move_to_end(chunk.message.id, last=False)
+        self._more_waiting += chunk.count - 1
+        return part
