@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from msgspec import Raw, Struct, structs
@@ -33,6 +33,13 @@ _int_decoder = msgspec.msgpack.Decoder(int)
 _ONE_PART = b"\x91\x95\x0f"
 """How a payload with nothing but a part begins: whatever is in it, no list or map is built of it."""
 _KNOWN_TAGS = range(1, 19)
+_MOST_FIELDS = 16
+_BODY_AT = {
+    bytes((frame.__struct_config__.tag,)): 1 + frame.__struct_fields__.index("body")
+    for frame in get_args(wire.Frame)
+    if "body" in frame.__struct_fields__
+}
+"""Where the body of a frame stands, by the encoded tag."""
 _SEVERAL = frozenset((wire.Items, wire.Tells))
 _body_of = attrgetter("body")
 _UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
@@ -75,7 +82,7 @@ def decode_batch(payload: bytes, limits: Limits = _LIMITS) -> Batch:
     if count > limits.max_frames:
         return Batch((), (_too_many(count, limits),))
     many = len(payload) > _MANY_CONTAINERS and not payload.startswith(_ONE_PART)
-    if many and not has_few_containers(payload, _MANY_CONTAINERS):
+    if many and (count == 1 or not has_few_containers(payload, _MANY_CONTAINERS)):
         batch = _salvage(payload, "it is no list of frames", limits)
     else:
         try:
@@ -193,7 +200,7 @@ def _salvage(payload: bytes | bytearray, reason: str, limits: Limits) -> Batch:
     problems: list[Problem] = []
     for raw in raws:
         try:
-            check_shape(memoryview(raw), limits.max_depth + _FRAME_DEPTH)
+            _check_frame(raw, limits)
             frames.append(_frame_decoder.decode(raw))
         except Misshapen as error:
             problems.append(_unreadable(_id_of(raw), str(error)))
@@ -204,6 +211,18 @@ def _salvage(payload: bytes | bytearray, reason: str, limits: Limits) -> Batch:
             problems.append(_unreadable(0, "too much of the payload cannot be read"))
             break
     return Batch(frames, problems)
+
+
+def _check_frame(raw: Raw, limits: Limits) -> None:
+    """Check what will be built of a frame. Its body will not be, and is checked by itself."""
+    if not 0 < wire.count_of(raw) <= _MOST_FIELDS:
+        check_shape(memoryview(raw), limits.max_depth + _FRAME_DEPTH)
+        return
+    fields = wire.split(raw)
+    body = _BODY_AT.get(bytes(memoryview(fields[0])[:2]))
+    for place, field in enumerate(fields):
+        if place != body:
+            check_shape(memoryview(field), limits.max_depth + _FRAME_DEPTH)
 
 
 def _describe(raw: Raw, reason: str) -> Iterable[Problem]:

@@ -56,12 +56,12 @@ def has_few_containers(data: bytes | memoryview, most: int) -> bool:
 
 
 def check_shape(data: bytes | memoryview, max_depth: int) -> None:
-    """Check one valid value; what has few lists and maps, which is nearly everything, costs nearly nothing.
+    """Check one valid value; a text, bytes, or what has few lists and maps, costs nearly nothing.
 
     Raises:
         Misshapen: It goes deeper than it may, or holds more lists and maps than one message may have.
     """
-    if len(data) <= max_depth or has_few_containers(data, max_depth):
+    if len(data) <= max_depth or data[0] not in _CONTAINERS or has_few_containers(data, max_depth):
         return
     position, containers = 0, 0
     left = [1]
