@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import Context
 from typing import Any, Protocol
 
 from slim_actors import wire
@@ -99,6 +100,8 @@ class Link:
         """How many bytes one message may have that is sent."""
         self._writer: asyncio.Task[None] | None = None
         self._is_writing = False
+        # Of its own: that of whoever happens to wake the writer holds the message that is being handled.
+        self._writer_context = Context()
         self._is_over = False
         self._unreadable = 0
         self.is_abused = False
@@ -268,7 +271,7 @@ class Link:
     def _wake(self) -> None:
         if not self._is_writing:
             self._is_writing = True
-            self._writer = asyncio.create_task(self._write())
+            self._writer = asyncio.create_task(self._write(), context=self._writer_context)
 
     async def _write(self) -> None:
         try:

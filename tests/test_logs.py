@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pty
 import re
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import define
 
-from tests.conftest import Starter
+from slim_actors import Agent, Unicast, handler
+from slim_actors.logs import LogContext
+from slim_actors.testing import TestRuntime
+from tests.conftest import Starter, eventually
 
 LEAF = "tests/tracing_agents.py:Leaf"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -35,6 +41,11 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+@define
+class Note:
+    pass
 
 
 def lines(output: str) -> list[dict[str, Any]]:
@@ -154,3 +165,23 @@ def test_what_a_replica_logs_outside_of_its_handlers_names_its_agent(
     assert run.stop() == 0
     run.wait()
     assert lines(run.output)[-1]["agent"] == joined[1]
+
+
+async def test_a_message_is_let_go_when_it_has_its_reply() -> None:
+    handled: list[weakref.ref[Note]] = []
+
+    class Keeper(Agent, name="test/ns/keeper"):
+        @handler
+        async def note(self, note: Note) -> None:
+            handled.append(weakref.ref(note))
+
+    async with TestRuntime(middleware=[LogContext()]) as runtime:
+        await runtime.spawn(Keeper)
+        await runtime.ask(Unicast("test/ns/keeper"), Note())
+        # Not by the garbage collector: an agent that is idle makes nothing that would start it.
+        gc.disable()
+        try:
+            await runtime.ask(Unicast("test/ns/keeper"), Note())
+            await eventually(lambda: handled[1]() is None)
+        finally:
+            gc.enable()
