@@ -14,7 +14,7 @@ from tests.conftest import Starter
 from tests.test_failover import ALICE, start_alices
 
 
-@pytest.mark.parametrize(("size", "count"), [(100, 200), (60_000, 12)])
+@pytest.mark.parametrize(("size", "count"), [(100, 200), (60_000, 12), (2_000_000, 2)])
 async def test_many_sessions_with_a_frozen_replica_hold_up_no_message_to_another(
     start: Starter, endpoint: str, size: int, count: int
 ) -> None:

@@ -16,6 +16,9 @@ _LOOK_EVERY = 256 * 1024
 """Half of the most: while one acknowledgement is awaited, as much again may go."""
 _HEADER = 512
 """Bytes that SLIM puts around a payload, about."""
+_LONG = 64 * 1024
+"""What a payload counts for at the most. A frozen peer stops others when the buffers on the way to it are
+full and its node holds 128 payloads besides, however long they are: so eight longer ones do no harm."""
 
 
 class _Publish(Protocol):
@@ -47,7 +50,7 @@ class Flight:
         while self._flying > _MOST:
             self._has_room.clear()
             await self._has_room.wait()
-        size = len(data) + _HEADER
+        size = min(len(data) + _HEADER, _LONG)
         self._flying += size
         self._unseen += size
         if self._unseen < _LOOK_EVERY:
