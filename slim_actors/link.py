@@ -279,9 +279,9 @@ class Link:
                 if self._frames:
                     await self._session.send(wire.join(self._gather()), wire.PAYLOAD_TYPE)
                 if self._long:
-                    frame, size = self._long.next()
+                    payload, size = self._long.next()
                     self.backlog -= size
-                    await self._session.send(wire.join([frame]), wire.PAYLOAD_TYPE)
+                    await self._session.send(payload, wire.PAYLOAD_TYPE)
                 if self._plain:
                     data = self._plain.popleft()
                     self.backlog -= len(data)

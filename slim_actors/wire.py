@@ -51,6 +51,7 @@ __all__ = [
     "encode_frame",
     "is_ours",
     "join",
+    "join_part",
     "split",
     "unsendable",
     "version_of",
@@ -265,6 +266,8 @@ split = msgspec.msgpack.Decoder(list[Raw]).decode
 """Give the values of an encoded list, each encoded."""
 
 _ONE = b"\x91"
+_BIN_32 = b"\xc6"
+_NOTHING = memoryview(b"")
 _ARRAY_16, _ARRAY_32 = 0xDC, 0xDD
 _FIXARRAY, _FIXARRAY_MOST, _ARRAY_16_MOST = 0x90, 15, 0xFFFF
 
@@ -325,6 +328,12 @@ def join(frames: Sequence[bytes]) -> bytes:
     else:
         head = bytes((_ARRAY_32,)) + count.to_bytes(4, "big")
     return b"".join((head, *frames))
+
+
+def join_part(message_id: int, size: int, offset: int, data: memoryview) -> bytes:
+    """Make a payload of one `Part`: what is in it is copied once."""
+    head = encode(Part(message_id, size, offset, _NOTHING))
+    return b"".join((_ONE, head[:-2], _BIN_32, len(data).to_bytes(4, "big"), data))
 
 
 def count_of(data: bytes | Raw) -> int:
