@@ -17,7 +17,6 @@ import pytest
 from attrs import define
 
 from slim_actors import Agent, Unicast, handler
-from slim_actors.logs import LogContext
 from slim_actors.testing import TestRuntime
 from tests.conftest import Starter, eventually
 
@@ -175,7 +174,7 @@ async def test_a_message_is_let_go_when_it_has_its_reply() -> None:
         async def note(self, note: Note) -> None:
             handled.append(weakref.ref(note))
 
-    async with TestRuntime(middleware=[LogContext()]) as runtime:
+    async with TestRuntime() as runtime:
         await runtime.spawn(Keeper)
         await runtime.ask(Unicast("test/ns/keeper"), Note())
         # Not by the garbage collector: an agent that is idle makes nothing that would start it.
