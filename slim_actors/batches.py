@@ -35,11 +35,12 @@ _ONE_PART = b"\x91\x95\x0f"
 _KNOWN_TAGS = range(1, 19)
 _MOST_FIELDS = 16
 _BODY_AT = {
-    bytes((frame.__struct_config__.tag,)): 1 + frame.__struct_fields__.index("body")
+    bytes((frame.__struct_config__.tag,)): 1 + place
     for frame in get_args(wire.Frame)
-    if "body" in frame.__struct_fields__
+    for place, field in enumerate(frame.__struct_fields__)
+    if field in {"body", "bodies"}
 }
-"""Where the body of a frame stands, by the encoded tag."""
+"""Where the body of a frame stands, or all of them, by the encoded tag."""
 _SEVERAL = frozenset((wire.Items, wire.Tells))
 _body_of = attrgetter("body")
 _UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
@@ -214,7 +215,7 @@ def _salvage(payload: bytes | bytearray, reason: str, limits: Limits) -> Batch:
 
 
 def _check_frame(raw: Raw, limits: Limits) -> None:
-    """Check what will be built of a frame. Its body will not be, and is checked by itself."""
+    """Check what will be built of a frame. Its bodies will not be, and are checked by themselves."""
     if not 0 < wire.count_of(raw) <= _MOST_FIELDS:
         check_shape(memoryview(raw), limits.max_depth + _FRAME_DEPTH)
         return
