@@ -532,9 +532,11 @@ async def test_leaving_the_runtime_ends_what_is_still_being_started(world: World
 
 async def test_a_caller_that_gives_up_does_not_restart_the_agent(runtime: Runtime, book: Book) -> None:
     ref = await runtime.spawn(lambda: Restarting(book))
-    with pytest.raises(Expired):
-        await runtime.ask(ref.route, Wait("too long"), timeout=0.1)
-    await eventually(lambda: book.gate.cancelled == ["too long"])
+    # Again if it was not even there in time, on a busy machine.
+    while not book.gate.began:
+        with pytest.raises(Expired):
+            await runtime.ask(ref.route, Wait("too long"), timeout=0.1)
+    await eventually(lambda: book.gate.cancelled == book.gate.began)
     assert await runtime.ask(ref.route, Count()) == 1
     assert book.made == 1
 
