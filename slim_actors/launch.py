@@ -20,7 +20,8 @@ class Launched:
 
     Attributes:
         pid: Its number.
-        returncode: Its exit code, or below 0 the signal that killed it; None before `wait` has returned.
+        returncode: Its exit code, or below 0 the signal that killed it, or 0 where this process cannot learn
+            it; None before `wait` has returned.
         lifeline: Its standard input: the order, then a line that lets it connect. It ends when this is
             closed.
         reports: What it reports.
@@ -71,7 +72,12 @@ class Launched:
     def wait(self) -> int:
         """Wait until it has ended, and give its exit code. For one thread."""
         if self.returncode is None:
-            self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+            try:
+                status = os.waitpid(self.pid, 0)[1]
+            except ChildProcessError:
+                # Where SIGCHLD is ignored, as whoever started this may have it, nobody learns the exit code.
+                status = 0
+            self.returncode = os.waitstatus_to_exitcode(status)
         return self.returncode
 
 

@@ -234,6 +234,18 @@ def test_no_pipe_of_a_replica_takes_the_place_of_a_standard_stream_that_is_close
     assert subprocess.run([sys.executable, "-c", script], timeout=PATIENCE, check=False).returncode == 0
 
 
+def test_the_end_of_a_replica_is_seen_also_where_its_exit_code_is_lost() -> None:
+    script = (
+        "import os, signal\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "from slim_actors.launch import Launched\n"
+        "one = Launched()\n"
+        "os.close(one.lifeline)\n"
+        "raise SystemExit(one.wait())\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], timeout=PATIENCE, check=False).returncode == 0
+
+
 def test_a_death_by_a_signal_without_a_name_is_told() -> None:
     assert process._reason(-40) == "killed by signal 40"
 
