@@ -31,6 +31,7 @@ from slim_actors.shared import Shared
 from slim_actors.speaker import DEFAULT_TIMEOUT
 from slim_actors.supervision import UNSUPERVISED, Restart, Strategy
 from slim_actors.supervisor import Supervisor, give_up_alone
+from slim_actors.transport import leaving as _leaving  # noqa: F401 (for the end of the interpreter)
 from slim_actors.verbs import Verbs
 
 if TYPE_CHECKING:

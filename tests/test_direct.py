@@ -6,6 +6,7 @@ import asyncio
 import functools
 import importlib.util
 import random
+import subprocess
 import sys
 import types
 from collections.abc import AsyncIterator, Callable
@@ -18,7 +19,7 @@ from slim_bindings._slim_bindings import slim_bindings as core
 from slim_actors.transport.bindings import calls as calls_in_use
 from slim_actors.transport.calls import Calls, Generated
 from slim_actors.transport.direct import Direct, fits
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 from tests.test_interop import SECONDS_5, bare_app, config
 
 READY, AGAIN = 0, 1
@@ -114,7 +115,8 @@ class Later:
     def __init__(self, *codes: int | None) -> None:
         self.codes = list(codes)
         self.woken: list[Callable[[int], None]] = []
-        self.freed = 0
+        self.cancelled = self.freed = 0
+        self.calls = Direct(core)
 
     def poll(self, _: object, callback: Callable[[int, int], None], number: int) -> None:
         code = self.codes.pop(0)
@@ -126,13 +128,16 @@ class Later:
     def complete(self, _: object, __: object) -> str:
         return "done"
 
+    def cancel(self, _: object) -> None:
+        self.cancelled += 1
+
     def free(self, _: object) -> None:
         self.freed += 1
 
     async def outcome(self) -> str:
-        future = self.poll, self.complete, self.free
+        future = self.poll, self.complete, self.cancel, self.free
         status = core._UniffiRustCallStatus()
-        return str(await Direct(core)._outcome(1, future, status, gives_way=True))
+        return str(await self.calls._outcome(1, future, status, gives_way=True))
 
 
 async def test_what_rust_has_is_taken_whenever_it_says_so() -> None:
@@ -167,6 +172,49 @@ async def test_who_no_longer_waits_for_rust_is_not_woken() -> None:
     await asyncio.sleep(0)
     assert waiting.cancelled()
     assert later.freed == 1
+
+
+async def test_before_the_end_whatever_waits_for_rust_is_cancelled_there() -> None:
+    later = Later(None)
+    waiting = asyncio.create_task(later.outcome())
+    await eventually(lambda: bool(later.woken))
+    later.calls.leave()
+    assert later.cancelled == 1
+    waiting.cancel()
+
+
+LEFT_OPEN = """
+import asyncio, sys, threading
+from slim_actors import Agent, Runtime, Unicast, handler
+
+class Echo(Agent, name="test/ns/left-open"):
+    @handler
+    async def echo(self, text: str) -> str:
+        return text
+
+async def main():
+    async with Runtime(sys.argv[1]) as one, Runtime(sys.argv[1]) as other:
+        await one.spawn(Echo)
+        async def ask():
+            for number in range(1_000_000):
+                await other.ask(Unicast("test/ns/left-open"), "x")
+                if number == 50:
+                    asked.set()
+        await asyncio.gather(*(ask() for _ in range(5)))
+
+asked = threading.Event()
+threading.Thread(target=lambda: asyncio.run(main()), daemon=True).start()
+assert asked.wait(20)
+"""
+
+
+@pytest.mark.parametrize("_", range(3))
+def test_a_program_ends_well_while_a_thread_of_its_own_still_sends(endpoint: str, _: int) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", LEFT_OPEN, endpoint],
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 async def test_what_is_always_ready_does_not_keep_the_loop_from_others() -> None:

@@ -17,8 +17,8 @@ import ctypes
 import itertools
 import struct
 from collections.abc import Callable
-from functools import lru_cache
-from threading import get_ident
+from functools import lru_cache, partial
+from threading import RLock, get_ident
 from types import ModuleType
 from typing import Any
 
@@ -48,16 +48,17 @@ _RECORDS = {
 """The fields of what comes with a payload, and their types, in the order in which they come over."""
 _STRUCTS = {"_UniffiRustBuffer": ["capacity", "len", "data"], "_UniffiRustCallStatus": ["code", "error_buf"]}
 
-_Future = tuple[Callable[..., None], Callable[..., Any], Callable[[int], None]]
-"""How a future of Rust is polled, completed and freed."""
+_Future = tuple[Callable[..., None], Callable[..., Any], Callable[[int], None], Callable[[int], None]]
+"""How a future of Rust is polled, completed, cancelled and freed."""
 
 
 class _Wait:
     """Waits for one future of Rust."""
 
-    __slots__ = ("code", "future", "is_polling", "loop", "thread")
+    __slots__ = ("cancel", "code", "future", "is_polling", "loop", "thread")
 
-    def __init__(self) -> None:
+    def __init__(self, cancel: Callable[[], None]) -> None:
+        self.cancel = cancel
         self.loop = asyncio.get_running_loop()
         self.thread = get_ident()
         self.future: asyncio.Future[None] | None = None
@@ -89,11 +90,11 @@ class Direct:
             return function
 
         def future(of: str) -> _Future:
-            poll, complete, free = (
+            poll, complete, cancel, free = (
                 getattr(library, f"ffi_slim_bindings_rust_future_{what}_{of}")
-                for what in ("poll", "complete", "free")
+                for what in ("poll", "complete", "cancel", "free")
             )
-            return poll, complete, free
+            return poll, complete, cancel, free
 
         self._allocate = of_memory("ffi_slim_bindings_rustbuffer_alloc")
         self._release = of_memory("ffi_slim_bindings_rustbuffer_free")
@@ -110,6 +111,8 @@ class Direct:
         self._waits: dict[int, _Wait] = {}
         self._threads: set[int] = set()
         """Those of Rust's that the interpreter knows: as many as there are processors."""
+        self._gate = RLock()
+        """Held by who is in Rust where that may call Python; from `leave` on by its thread for ever."""
         self._numbers = itertools.count()
         # Kept here, for Rust keeps nothing of it alive.
         self._woken = module._UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK(self._ready)  # noqa: SLF001
@@ -145,16 +148,28 @@ class Direct:
         finally:
             self._release(buffer, reference)
 
+    def leave(self) -> None:
+        """Let nothing of Rust call Python any more, for the interpreter is about to end.
+
+        Before 3.14 it then ends each thread that comes in, and where that has Rust's functions on its stack,
+        the whole process dies of it. Other threads that call again wait for ever.
+        """
+        self._gate.acquire()
+        # Also waits for the calls that are under way.
+        for wait in list(self._waits.values()):
+            wait.cancel()
+
     async def _outcome(self, future: int, calls: _Future, status: Any, *, gives_way: bool = False) -> Any:
-        poll, complete, free = calls
-        wait: Any = _Wait()
+        poll, complete, cancel, free = calls
+        wait: Any = _Wait(partial(cancel, future))
         try:
             while True:
                 number = next(self._numbers)
                 self._waits[number] = wait
                 wait.code = None
                 wait.is_polling = True
-                poll(future, self._woken, number)
+                with self._gate:
+                    poll(future, self._woken, number)
                 wait.is_polling = False
                 if wait.code == _READY:
                     break
@@ -169,7 +184,12 @@ class Direct:
                 self._check(self._error, status)
             return result
         finally:
-            free(future)
+            # The garbage collector may do this in a thread of Rust's, which must not wait for one that polls.
+            if wait.code == _READY or wait.thread != get_ident():
+                free(future)
+            else:
+                with self._gate:
+                    free(future)
 
     def _ready(self, number: int, code: int) -> None:
         """Take note that a future is worth another poll: in the middle of one, or in a thread of Rust's."""
@@ -183,7 +203,8 @@ class Direct:
             # Else the interpreter makes all that it keeps for a thread, and drops it, for each such call.
             self._threads.add(thread)
             ctypes.pythonapi.PyGILState_Ensure()
-        wait.loop.call_soon_threadsafe(wait.wake)
+        if not wait.loop.is_closed():
+            wait.loop.call_soon_threadsafe(wait.wake)
 
     def _lower_payload(self, data: bytes, reference: Any) -> Any:
         size = len(data)
