@@ -217,6 +217,33 @@ def test_a_program_ends_well_while_a_thread_of_its_own_still_sends(endpoint: str
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+TOGETHER = """
+import os, threading
+from slim_actors.transport.bindings import new_service, slim
+
+def begin():
+    together.wait()
+    service = new_service()
+    # They would say that they listen.
+    service.run_server(slim.new_insecure_server_config("127.0.0.1:0"))
+    services.append(service)
+
+services, together = [], threading.Barrier(4)
+threads = [threading.Thread(target=begin) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("_", range(3))
+def test_the_bindings_are_silent_also_where_several_threads_begin_together(_: int) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", TOGETHER], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
 async def test_what_is_always_ready_does_not_keep_the_loop_from_others() -> None:
     turns = 0
 

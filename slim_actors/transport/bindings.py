@@ -34,6 +34,8 @@ _services = itertools.count()
 
 
 _initialised = False
+_initialising = threading.Lock()
+"""Of several threads that come first together, the others wait: who went ahead would set up the log, too."""
 
 
 def initialise(filters: Sequence[str] = ("off",)) -> None:
@@ -43,9 +45,13 @@ def initialise(filters: Sequence[str] = ("off",)) -> None:
         filters: What of their log goes to standard output: as in ``RUST_LOG``, which overrules it.
     """
     global _initialised  # noqa: PLW0603 (the bindings are set up once a process, too)
-    if _initialised:
-        return
-    _initialised = True
+    with _initialising:
+        if not _initialised:
+            _initialise(filters)
+            _initialised = True
+
+
+def _initialise(filters: Sequence[str]) -> None:
     # "error" is the quietest level that the bindings accept; the filter is what silences them.
     quiet = slim.new_tracing_config_with("error", False, False, list(filters))  # noqa: FBT003
     slim.initialize_with_configs(slim.new_runtime_config(), quiet, [slim.new_service_config()])
