@@ -97,6 +97,7 @@ class Workers:
                 envelope = await mailbox.take()
                 in_a_row, began = 0, loop.time()
                 now = began
+            HANDLED.set((cell, envelope))
             if envelope.expires <= now:
                 mailbox.expired += 1
                 cell.fail(envelope, Expired("The deadline passed while the message waited."))
@@ -104,7 +105,6 @@ class Workers:
                 continue
             envelope.state = RUNNING
             cell.running[envelope] = worker
-            HANDLED.set((cell, envelope))
             try:
                 raised = await handle(envelope)
                 if raised is not None:

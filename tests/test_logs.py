@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
+import logging
 import os
 import pty
 import re
@@ -16,7 +18,8 @@ from typing import Any
 import pytest
 from attrs import define
 
-from slim_actors import Agent, Unicast, handler
+from slim_actors import Agent, Context, Unicast, handler
+from slim_actors.logs import JsonFormatter
 from slim_actors.testing import TestRuntime
 from tests.conftest import Starter, eventually
 
@@ -155,7 +158,7 @@ def test_what_a_replica_logs_outside_of_its_handlers_names_its_agent(
         "    async def receive(self, message): ...\n"
         "    async def tick(self):\n"
         "        while True:\n"
-        "            await asyncio.sleep(0.1)\n"
+        "            await asyncio.sleep(2)\n"
         "            logging.warning('tick')\n"
     )
     run = start("run", str(tmp_path / "ticking.py"), "--endpoint", endpoint)
@@ -184,3 +187,39 @@ async def test_a_message_is_let_go_when_it_has_its_reply() -> None:
             await eventually(lambda: handled[1]() is None)
         finally:
             gc.enable()
+
+
+class _Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(JsonFormatter())
+        self.lines: list[dict[str, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(json.loads(self.format(record)))
+
+
+async def test_what_dies_before_its_turn_is_not_logged_as_what_was_handled_before() -> None:
+    handled: list[str] = []
+    go_on = asyncio.Event()
+
+    class Slow(Agent, name="test/ns/slow"):
+        @handler
+        async def note(self, note: Note, ctx: Context) -> None:
+            handled.append(ctx.message_id)
+            await go_on.wait()
+
+    log, logger = _Lines(), logging.getLogger("slim_actors.dead_letters")
+    logger.addHandler(log)
+    try:
+        async with TestRuntime() as runtime:
+            await runtime.spawn(Slow)
+            await runtime.tell(Unicast("test/ns/slow"), Note())
+            await eventually(lambda: bool(handled))
+            await runtime.tell(Unicast("test/ns/slow"), Note(), timeout=1)
+            await asyncio.sleep(2)  # of its virtual clock
+            go_on.set()
+            await eventually(lambda: bool(log.lines))
+    finally:
+        logger.removeHandler(log)
+    assert log.lines[0]["message_id"] != handled[0]
