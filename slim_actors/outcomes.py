@@ -50,8 +50,9 @@ class Outcomes:
     """Remembers, for each sender and id, the running envelope or the encoded frame that ended it.
 
     Bounded: at least the last 4,096 messages, for 120 s, of each of the 1,024 senders that sent last, and
-    64 MiB of outcomes in all. (Tells that were accepted together are forgotten together.) What is still running is forgotten only with its sender, when 1,024 others have sent
-    since. A message that is sent again after that counts as a new one.
+    64 MiB of outcomes in all. (Tells that were accepted together are forgotten together.) What is still
+    running is forgotten only with its sender, when 1,024 others have sent since. A message that is sent again
+    after that counts as a new one.
     """
 
     def __init__(self) -> None:
