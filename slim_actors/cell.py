@@ -370,6 +370,8 @@ class Cell:
         """Take note that a task has nothing to do with a message any more."""
         if self.running.get(envelope) is task:
             del self.running[envelope]
+            # What the handler has started, a session among it, keeps its context, and so the envelope.
+            envelope.message = None
             if self._draining:
                 self.quiet_if_idle()
 

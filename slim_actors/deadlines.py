@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import Context
 from math import inf
 
 __all__ = ["Deadlines"]
@@ -34,7 +35,8 @@ class Deadlines:
             return
         self.close()
         self.next = deadline
-        self._timer = self._loop.call_at(deadline, self._ring)
+        # In a context of its own: that of whoever comes first holds the message that is being handled.
+        self._timer = self._loop.call_at(deadline, self._ring, context=Context())
 
     def close(self) -> None:
         """Call back no more."""

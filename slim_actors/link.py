@@ -117,7 +117,9 @@ class Link:
         self.last_heard = asyncio.get_running_loop().time()
         self.sender = session.peer
         """Who sent what came last, as the transport knew it then."""
-        self._reader = asyncio.create_task(self._read(), name=f"link {session.peer}")
+        # Nor does the reader need the context of whoever opened the session, for as long as that is there.
+        reader = asyncio.create_task(self._read(), name=f"link {session.peer}", context=Context())
+        self._reader = reader
         pulse.watch(self)
 
     @property

@@ -189,37 +189,50 @@ async def test_a_message_is_let_go_when_it_has_its_reply() -> None:
             gc.enable()
 
 
-class _Lines(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__()
-        self.setFormatter(JsonFormatter())
-        self.lines: list[dict[str, str]] = []
+async def test_a_message_is_let_go_whatever_its_handler_has_opened() -> None:
+    handled: list[weakref.ref[Note]] = []
 
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(json.loads(self.format(record)))
-
-
-async def test_what_dies_before_its_turn_is_not_logged_as_what_was_handled_before() -> None:
-    handled: list[str] = []
-    go_on = asyncio.Event()
-
-    class Slow(Agent, name="test/ns/slow"):
+    class Asking(Agent, name="test/ns/asking"):
         @handler
         async def note(self, note: Note, ctx: Context) -> None:
-            handled.append(ctx.message_id)
-            await go_on.wait()
+            handled.append(weakref.ref(note))
+            # A session, which stays, and the first deadline, which is far away.
+            await ctx.ask(Unicast("test/ns/echo"), "hi")
 
-    log, logger = _Lines(), logging.getLogger("slim_actors.dead_letters")
-    logger.addHandler(log)
+    class Answering(Agent, name="test/ns/echo"):
+        async def receive(self, message: str) -> str:
+            return message
+
+    async with TestRuntime() as runtime:
+        await runtime.spawn(Asking)
+        await runtime.spawn(Answering)
+        await runtime.ask(Unicast("test/ns/asking"), Note())
+        await eventually(lambda: gc.collect() >= 0 and handled[0]() is None)
+
+
+async def test_a_line_about_a_message_that_expired_names_no_other() -> None:
+    ids: list[str] = []
+    texts: list[str] = []
+
+    class Format(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            texts.append(JsonFormatter().format(record))
+
+    class Slow(Agent, name="test/ns/slow"):
+        async def receive(self, message: str, ctx: Context) -> None:
+            ids.append(ctx.message_id)
+            await asyncio.sleep(2)
+
+    logger, lines_of = logging.getLogger("slim_actors.dead_letters"), Format()
+    logger.addHandler(lines_of)
     try:
         async with TestRuntime() as runtime:
             await runtime.spawn(Slow)
-            await runtime.tell(Unicast("test/ns/slow"), Note())
-            await eventually(lambda: bool(handled))
-            await runtime.tell(Unicast("test/ns/slow"), Note(), timeout=1)
-            await asyncio.sleep(2)  # of its virtual clock
-            go_on.set()
-            await eventually(lambda: bool(log.lines))
+            await runtime.tell(Unicast("test/ns/slow"), "first")
+            await runtime.tell(Unicast("test/ns/slow"), "second", timeout=1)
+            await eventually(lambda: len(texts) > 0)
     finally:
-        logger.removeHandler(log)
-    assert log.lines[0]["message_id"] != handled[0]
+        logger.removeHandler(lines_of)
+    (line,) = map(json.loads, texts)
+    instance, _, number = ids[0].rpartition(":")
+    assert line["message_id"] == f"{instance}:{int(number) + 1}"
