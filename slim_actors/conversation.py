@@ -191,7 +191,8 @@ class Conversation:
 
     def failed(self, envelope: Envelope, error: DeliveryError) -> None:
         """See `Origin.failed`."""
-        if envelope.id not in self.open:
+        if self.open.get(envelope.id) is not envelope:
+            # A tell that was accepted; the id may be that of another message by now.
             return
         self.done(envelope)
         if not envelope.was_accepted:
@@ -337,7 +338,8 @@ class Conversation:
 
     def give_away(self, envelope: Envelope) -> None:
         """Count a message out that goes on elsewhere."""
-        if self.open.pop(envelope.id, None) is not None:
+        if self.open.get(envelope.id) is envelope:
+            del self.open[envelope.id]
             self._visit.count(-envelope.size)
             if envelope.outlet is not None or envelope.inlet is not None:
                 self._visit.count_stream(-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -175,3 +176,33 @@ async def test_the_tells_of_one_frame_whose_time_has_passed_are_not_handled(peer
     await peer.send(together(1, ["a", "b"], ttl=0.0), together(3, ["c"]))
     await peer.accepted({1, 2, 3})
     assert await seen(peer, 4) == ["c"]
+
+
+async def test_a_tell_that_expires_is_no_outcome_of_another_message_with_its_id(world: World) -> None:
+    may_go_on = asyncio.Event()
+
+    class Held(Agent, name=NAME):
+        @handler
+        async def hold(self, message: str) -> str:
+            await may_go_on.wait()
+            return message
+
+    runtime = await world.runtime()
+    await runtime.spawn(Held)
+    port = await runtime._transport.open("test/ns/peer")
+    peer = Peer(await port.connect(Address(NAME), SessionOptions()))
+    await peer.send(wire.Tell(1, "str", "a", 30.0), wire.Tell(2, "str", "b", 0.01))  # type: ignore[arg-type]
+    await peer.accepted({1, 2})
+    # So many that the receiver does not know any more that it has had the id.
+    many = range(3, 4200)
+    for start in range(3, 4200, 1000):
+        some = [number for number in many if start <= number < start + 1000]
+        await peer.send(*(wire.Ask(number, "unknown", 0, 30.0) for number in some))  # type: ignore[arg-type]
+        await peer.errors(len(some))
+    await peer.send(wire.Ask(2, "str", "c", 30.0), wire.Ask(5000, "unknown", 0, 30.0))  # type: ignore[arg-type]
+    assert await peer.errors(1) == {5000: "unhandled"}
+    may_go_on.set()
+    frames: list[wire.Frame] = []
+    while not any(isinstance(frame, wire.Reply) for frame in frames):
+        frames += decode_batch((await peer.session.receive()).data).frames
+    assert not any(isinstance(frame, wire.Error) for frame in frames)
