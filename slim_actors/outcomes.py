@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from itertools import chain
@@ -34,6 +35,8 @@ class _Window:
         self.entries: dict[int, Envelope | bytes] = {}
         self.runs: dict[int, int] = {}
         """Tells with ids that follow each other, which were accepted together: the first id, and how many."""
+        self.starts: list[int] = []
+        """Their first ids, the lowest first: repeated ids must not have all runs looked through."""
         self.ended: deque[tuple[float, int, int]] = deque()
         """When which messages ended, in that order: the first id, and how many."""
         self.count = 0
@@ -43,7 +46,21 @@ class _Window:
         """The highest id that ever came: above it everything is new."""
 
     def in_a_run(self, message_id: int) -> bool:
-        return any(first <= message_id < first + count for first, count in self.runs.items())
+        place = bisect_right(self.starts, message_id)
+        if not place:
+            return False
+        first = self.starts[place - 1]
+        return message_id < first + self.runs[first]
+
+    def add_run(self, first: int, count: int) -> None:
+        if first not in self.runs:
+            # Nearly always at the end.
+            insort(self.starts, first)
+        self.runs[first] = count
+
+    def drop_run(self, first: int) -> None:
+        if self.runs.pop(first, None) is not None:
+            del self.starts[bisect_left(self.starts, first)]
 
 
 class Outcomes:
@@ -102,7 +119,7 @@ class Outcomes:
                 entries.pop(message_id, None)
         window.latest = max(window.latest, ids[-1])
         if len(ids) > 1:
-            window.runs[first] = len(ids)
+            window.add_run(first, len(ids))
         else:
             entries[first] = ACCEPTED
         self._ended(window, first, len(ids))
@@ -144,9 +161,9 @@ class Outcomes:
     def _add(self, sender: Address) -> _Window:
         window = self._windows[_key(sender)] = _Window()
         if len(self._windows) > _SENDERS:
-            self._latest = None
             _, forgotten = self._windows.popitem(last=False)
             self._size -= forgotten.size
+        self._latest = (sender, window)
         return window
 
     def _find(self, sender: Address) -> _Window | None:
@@ -165,7 +182,7 @@ class Outcomes:
         _, first, count = window.ended.popleft()
         window.count -= count
         if count > 1:
-            window.runs.pop(first, None)
+            window.drop_run(first)
             return
         frame = window.entries.pop(first, None)
         if isinstance(frame, bytes):

@@ -48,3 +48,22 @@ async def test_the_last_4096_are_remembered_however_they_came() -> None:
     assert 4096 <= len(remembered) < 4096 + 1000
     assert outcomes.begin(envelope(1)) is None
     assert outcomes.begin(envelope(1005)) is None
+
+
+async def test_who_sends_all_the_time_is_not_forgotten_for_many_who_send_once() -> None:
+    outcomes = Outcomes()
+    outcomes.accept_all(BOB, range(1, 3))
+    for number in range(3, 2200, 2):
+        outcomes.accept_all(BOB, range(number, number + 2))
+        outcomes.accept_all(Address("a/b/c", f"peer {number}"), range(1, 3))
+    assert outcomes.begin(envelope(1)) is ACCEPTED
+
+
+async def test_each_of_many_runs_is_found_until_it_is_forgotten() -> None:
+    outcomes = Outcomes()
+    for first in range(1, 9000, 3):
+        outcomes.accept_all(BOB, range(first, first + 2))
+    last = range(9000 - 3 * 2048, 9000)
+    assert [number for number in last if outcomes.begin(envelope(number)) is ACCEPTED] == [
+        number for number in last if number % 3
+    ]
