@@ -34,6 +34,11 @@ class Work(Request[str]):
 
 
 @frozen
+class Load(Request[str]):
+    weight: int
+
+
+@frozen
 class Ponder(Request[str]):
     pass
 
@@ -50,6 +55,11 @@ class Moody(Agent, name="test/ns/moody"):
 
     @handler
     async def work(self, message: Work) -> str:
+        await self.mood()
+        return "done"
+
+    @handler
+    async def load(self, message: Load) -> str:
         await self.mood()
         return "done"
 
@@ -212,6 +222,20 @@ async def test_a_probe_that_is_cancelled_is_followed_by_another(memory: Runtime)
     assert probe.peer.instance == instance
     broken.mood = nothing
     assert instance in await ask_many(memory, 2, Work())
+
+
+async def test_a_probe_among_many_tells_that_comes_to_nothing_is_followed_by_another(memory: Runtime) -> None:
+    (broken, instance), *_ = await replicas(memory, fails, nothing)
+    for wrong in (Load(10**30), Load(1)):
+        broken.mood = fails
+        await ask_many(memory, 40, Load(1))
+        broken.mood = nothing
+        await asyncio.sleep(60)
+        telling = asyncio.create_task(memory.tell_many(MOODY, [wrong]))
+        await asyncio.sleep(0)
+        telling.cancel()
+        await asyncio.wait([telling])
+        assert instance in await ask_many(memory, 2, Load(1))
 
 
 async def test_a_replica_that_has_no_room_for_its_probe_is_probed_when_it_has() -> None:

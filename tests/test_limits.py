@@ -20,6 +20,7 @@ from slim_actors import (
     Limits,
     Mailbox,
     MalformedMessage,
+    PeerLost,
     Request,
     Runtime,
     StreamRequest,
@@ -579,3 +580,25 @@ def test_the_depth_of_a_value_is_measured(value: Any, depth: int) -> None:
     check_shape(data, depth + 1)
     with pytest.raises(Misshapen):
         check_shape(data, depth)
+
+
+@pytest.mark.parametrize("runs", [[(1000, 100)] * 100_000, [(1000, 2**62)]])
+async def test_an_agent_that_claims_more_than_it_was_sent_loses_its_session(
+    world: World, runs: list[tuple[int, int]]
+) -> None:
+    elsewhere, bob = await world.runtime(), await world.runtime()
+    port = await elsewhere._transport.open("t/t/odd")
+    asks = [asyncio.ensure_future(bob.ask(Unicast("t/t/odd", mls=True), "hi")) for _ in range(200)]
+    session = await port.accept()
+    came: list[wire.Frame] = []
+    while len(came) < 200:
+        came += decode_batch((await session.receive()).data).frames
+    # What was accepted late, or again, is no news and no harm.
+    await Hostile.send(session, wire.Accepted([(10_000, 50), (10_000, 50), (20_000, 1)]))
+    await Hostile.send(session, wire.Reply(came[-1].id, msgspec.Raw(b"\x01")))  # type: ignore[union-attr]
+    await asyncio.wait(asks, return_when=asyncio.FIRST_COMPLETED)
+    await Hostile.send(session, wire.Accepted(runs))
+    with pytest.raises(PeerLost, match="more messages than it was sent"):
+        await asks[0]
+    outcomes = await asyncio.gather(*asks, return_exceptions=True)
+    assert outcomes.count(1) == 1

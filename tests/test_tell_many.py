@@ -29,7 +29,9 @@ from slim_actors import (
     TooLarge,
     Unicast,
     handler,
+    wire,
 )
+from slim_actors.batches import decode_batch
 from slim_actors.testing import TestRuntime
 from tests.conftest import World, eventually
 
@@ -305,3 +307,45 @@ def test_the_frame_of_many_is_as_small_as_what_is_in_it() -> None:
     one = msgspec.msgpack.encode(Add(1))
     many = msgspec.msgpack.encode([Add(1)] * 256)
     assert len(many) == 3 + 256 * len(one)
+
+
+async def test_what_an_agent_says_twice_of_some_is_no_word_about_the_others(world: World) -> None:
+    elsewhere, caller = await world.runtime(), await world.runtime()
+    port = await elsewhere._transport.open(NAME)
+    telling = asyncio.create_task(caller.tell_many(Unicast(NAME, mls=True), adds(11)))
+    session = await port.accept()
+
+    async def say(*frames: wire.Frame) -> None:
+        await session.send(wire.join([wire.encode_frame(frame) for frame in frames]), wire.PAYLOAD_TYPE)
+
+    async def tells() -> wire.Tells:
+        while True:
+            for frame in decode_batch((await session.receive()).data).frames:
+                if isinstance(frame, wire.Tells):
+                    return frame
+                if isinstance(frame, wire.Tell):
+                    await say(wire.Accepted([(frame.id, 1)]))
+
+    many = await tells()
+    # As after an outage in which the first word was not lost: five of ten, and the same five once more.
+    half = wire.Accepted([(many.id, 5)])
+    await say(half, half, *(wire.Error(many.id + number, "busy", "Full.") for number in range(5, 10)))
+    with pytest.raises(Busy) as caught:
+        await telling
+    assert caught.value.__notes__ == ["6 of 11 messages were accepted."]
+
+
+async def test_what_is_cancelled_behind_a_long_message_is_not_sent_after_it(memory: TestRuntime) -> None:
+    agent = Lister()
+    await memory.spawn(lambda: agent)
+    route = Unicast(NAME)
+    await memory.tell(route, Add(0))
+    long = asyncio.create_task(memory.tell(route, Add(1, bytes(16 * 1024 * 1024))))
+    telling = asyncio.create_task(memory.tell_many(route, adds(10, first=10)))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    telling.cancel()
+    await asyncio.wait([telling, long])
+    await memory.tell(route, Add(2))
+    await eventually(lambda: 2 in agent.numbers)
+    assert agent.numbers == [0, 1, 2]

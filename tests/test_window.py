@@ -7,8 +7,11 @@ import asyncio
 import pytest
 from attrs import frozen
 
-from slim_actors import DeliveryError, Expired, MalformedMessage, Request, Runtime, Unicast
+from slim_actors import DeliveryError, Expired, MalformedMessage, Request, Runtime, Unicast, wire
+from slim_actors.messages import RAW
 from slim_actors.receipts import WINDOW
+from slim_actors.routing.outgoing import Chunk, Outgoing, Pending
+from slim_actors.routing.window import Window
 from slim_actors.testing import TestRuntime
 from tests.agents_for_tests import Gate, Wait, Worker
 from tests.conftest import eventually
@@ -84,3 +87,23 @@ async def test_what_waits_for_a_replica_that_is_lost_has_not_run(test_runtime: T
     waited = [error for error in errors[ROOM:] if isinstance(error, DeliveryError)]
     assert len(waited) == MANY - ROOM
     assert not any(error.may_have_run for error in waited)
+
+
+async def test_what_goes_in_one_frame_counts_as_many_messages_for_what_goes_by_itself() -> None:
+    def message(first: int, body: object, kind: type[wire.Tell | wire.Tells]) -> Outgoing:
+        return Outgoing(kind, first, "int", body, 0.0, RAW)
+
+    outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    sent: list[int] = []
+
+    def send(pending: Pending) -> int:
+        sent.append(pending.message.id)
+        return 1
+
+    window = Window(10, send)
+    many = message(1, [b"\x01"] * 10, wire.Tells)
+    window.put_chunk(Chunk(many, outcome, told=lambda chunk, ids, _: None, others=set()))
+    window.put(Pending(message(11, b"\x01", wire.Tell), outcome))
+    assert sent == [1]
+    window.credit(1)
+    assert sent == [1, 11]

@@ -112,6 +112,9 @@ class Bulk:
         most = min(_TOGETHER, -(-left // self._replicas)) if breaker is None or not breaker.open else 1
         message = self._take(wire_type, most, min(_BYTES_TOGETHER, peer.max_payload))
         if message is None:
+            if breaker is not None:
+                # It may have been the probe, which is to be made again.
+                breaker.record(peer, self._loop.time(), self._expires, asyncio.CancelledError())
             return
         told = partial(self._told, peer, breaker, self._loop.time())
         chunk = Chunk(message, self._ended, size=sum(map(len, message.body)), told=told, others=self._chunks)
@@ -196,12 +199,15 @@ class Bulk:
         if not chunk.count:
             self._chunks.discard(chunk)
             self._changed.set()
-        if self._ended.cancelled():
-            return
         if isinstance(error, Late):
             error = self._too_late(peer)
+        is_over = self._ended.cancelled()
         if breaker is not None:
-            breaker.record(peer, began, self._expires, error, len(ids))
+            # One that was cancelled is told of too: it may have been the probe.
+            outcome = asyncio.CancelledError() if is_over else error
+            breaker.record(peer, began, self._expires, outcome, len(ids))
+        if is_over:
+            return
         if error is None:
             self._accepted += len(ids)
             return

@@ -88,6 +88,11 @@ class Pending(Struct, eq=False):
         return 1
 
     @property
+    def span(self) -> int:
+        """How many messages it has, with those that have their outcome."""
+        return 1
+
+    @property
     def has_flows(self) -> bool:
         """Whether items come or go with it."""
         return self.inlet is not None or self.outlet is not None
@@ -146,6 +151,11 @@ class Chunk(Pending, kw_only=True):
     def count(self) -> int:
         """See `Pending.count`."""
         return len(self.message.body) if self.left is None else len(self.left)
+
+    @property
+    def span(self) -> int:
+        """See `Pending.span`."""
+        return len(self.message.body)
 
     def end(self, result: Any = None, error: Exception | None = None) -> None:
         """End all that have no outcome."""

@@ -35,6 +35,9 @@ __all__ = ["Peer"]
 
 _FIRST_WINDOW = 256
 """Messages that may be under way before the agent's hello has said how many."""
+_MOST_CLAIMED = 100_000
+"""Messages of which a peer may say that they were accepted although none was sent, or with others; with four
+times those that were sent: what comes again after an outage is accepted again."""
 _SEND_AGAIN_AFTER = 0.5
 """Seconds: both ends of a session come back from an outage, and each says so."""
 
@@ -67,6 +70,7 @@ class Peer:
         """Called when it says that another replica has come."""
         self.is_leaving = False
         """Whether the replica said that it is stopping."""
+        self._claimed = 0
         self._refusal: DeliveryError | None = None
         self.takes: Mapping[type[wire.Frame], Callable[[Any], None]] = {
             wire.Reply: self._replied,
@@ -144,7 +148,8 @@ class Peer:
 
     def told(self, chunk: Chunk, ids: Sequence[int]) -> None:
         """Give back the places of tells that have ended; those that are late are cancelled at the replica."""
-        if chunk.size > BATCH_BYTES:
+        if chunk.is_late or chunk.size > BATCH_BYTES:
+            # However short it is: it may be behind a long one, and must not go out after its cancels.
             self._link.forget(chunk.message.id)
         was_sent = self._window.remove_some(chunk, len(ids))
         if self.is_leaving:
@@ -297,12 +302,17 @@ class Peer:
     def _accepted(self, frame: wire.Accepted) -> None:
         for first, count in frame.runs:
             pending = self._pending.get(first)
-            if pending is not None and pending.count == count:
+            if pending is not None and pending.span == count:
                 pending.end()
             else:
                 self._accepted_some(first, count)
 
     def _accepted_some(self, first: int, count: int) -> None:
+        self._claimed += count
+        if self._claimed > _MOST_CLAIMED + 4 * self._window.sent:
+            # Each is looked for: a few bytes would make a lot of work.
+            self._link.end("it says of more messages than it was sent that they were accepted")
+            return
         if count <= len(self._pending):
             for message_id in range(first, first + count):
                 self._end(message_id)

@@ -58,7 +58,7 @@ class Window:
         if (
             self._waiting
             or self._bytes >= self._most_bytes
-            or (len(self.pending) >= self._size and self.sent - self._credited >= self._size)
+            or (len(self.pending) + self._more >= self._size and self.sent - self._credited >= self._size)
         ):
             self._waiting[pending.message.id] = pending
         else:
