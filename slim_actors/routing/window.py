@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from itertools import accumulate, chain
 
+from slim_actors.limits import BATCH_FRAMES
 from slim_actors.routing.outgoing import Chunk, Pending
 
 __all__ = ["Window"]
@@ -110,7 +111,8 @@ class Window:
 
     def resize(self, size: int, most_bytes: int) -> None:
         """Take note of how many messages, and how many bytes, the replica has room for."""
-        self._size, self._most_bytes = max(1, size), max(1, most_bytes)
+        # No more than may come in one payload, where each tell of a frame counts as a frame.
+        self._size, self._most_bytes = min(max(1, size), BATCH_FRAMES), max(1, most_bytes)
         self._admit()
 
     def close(self) -> None:
