@@ -23,7 +23,10 @@ SLIM keeps the last 512 payloads of a session, whatever their size, to send them
 time, and larger ones more memory, and short frames wait longer for their turn between them."""
 _FRAME_ROOM = 64 * 1024
 """Bytes that a frame may have beside its body: type, context."""
-_PATIENCE = 30.0
+_LOOK_EVERY = 10.0
+_MOST_LOOKS = 3
+"""How often in a row nothing new may be found before a frame is given up. Counted, not measured: while this
+process is frozen nothing can come, and what was sent then comes before the second look after that."""
 _PREFIX = wire.join([b""])
 
 
@@ -110,7 +113,7 @@ class Joiner:
         self._size = 0
         self._data = bytearray()
         self._is_broken = False
-        self._heard = 0.0
+        self._looks = 0
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, part: wire.Part) -> bytearray | None:
@@ -149,16 +152,15 @@ class Joiner:
             self._refuse(TooLarge.code, too_large(part.size, self._max_payload), len(part.data))
             return
         self._data += _PREFIX
-        loop = asyncio.get_running_loop()
-        self._heard = loop.time()
-        self._timer = loop.call_later(_PATIENCE, self._look)
+        self._looks = 0
+        self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY, self._look)
 
     def _append(self, data: memoryview) -> bytearray | None:
         if not self._hold(len(data)):
             self._refuse(Busy.code, "Too many bytes of messages that are not whole wait here already.")
             return None
         self._data += data
-        self._heard = asyncio.get_running_loop().time()
+        self._looks = 0
         if len(self._data) < self._size + len(_PREFIX):
             return None
         whole = self._data
@@ -167,10 +169,9 @@ class Joiner:
 
     def _look(self) -> None:
         """Give up a frame of which nothing has come for a while."""
-        loop = asyncio.get_running_loop()
-        left = self._heard + _PATIENCE - loop.time()
-        if left > 0:
-            self._timer = loop.call_later(left, self._look)
+        self._looks += 1
+        if self._looks <= _MOST_LOOKS:
+            self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY, self._look)
         else:
             self._refuse(PeerLost.code, "Parts of the message were lost on their way.")
 
