@@ -25,7 +25,7 @@ _FRAME_ROOM = 64 * 1024
 """Bytes that a frame may have beside its body: type, context."""
 _LOOK_EVERY = 10.0
 _MOST_LOOKS = 3
-"""How often in a row nothing new may be found before a frame is given up. Counted, not measured: while this
+"""So many in a row that have found nothing new, and a frame is given up. Counted, not measured: while this
 process is frozen nothing can come, and what was sent then comes before the second look after that."""
 _PREFIX = wire.join([b""])
 
@@ -170,7 +170,7 @@ class Joiner:
     def _look(self) -> None:
         """Give up a frame of which nothing has come for a while."""
         self._looks += 1
-        if self._looks <= _MOST_LOOKS:
+        if self._looks < _MOST_LOOKS:
             self._timer = asyncio.get_running_loop().call_later(_LOOK_EVERY, self._look)
         else:
             self._refuse(PeerLost.code, "Parts of the message were lost on their way.")

@@ -57,7 +57,7 @@ async def test_a_payload_comes_as_it_was_sent(
     assert handle is not None
     received = await calls.receive(ends[1])
     assert (received.payload, received.payload_type) == (data, TYPE)
-    await handle.wait_for_async(SECONDS_5)
+    await calls.acknowledged(handle)
 
 
 async def test_what_nobody_looks_at_comes_all_the_same(

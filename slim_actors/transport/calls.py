@@ -40,6 +40,13 @@ class Calls(Protocol):
             slim.SlimError: The session is over, or a participant has left it.
         """
 
+    async def acknowledged(self, handle: slim.CompletionHandle) -> None:
+        """Wait until a payload was acknowledged, or given up. Once for each handle.
+
+        Raises:
+            slim.SlimError: The session is over.
+        """
+
 
 class Generated:
     """`Calls` by the generated code: right, and slow."""
@@ -56,3 +63,7 @@ class Generated:
         message = await session.get_message_async(None)
         context = message.context
         return Received(message.payload, context.payload_type, context.identity, context.metadata)
+
+    async def acknowledged(self, handle: slim.CompletionHandle) -> None:
+        """See `Calls.acknowledged`."""
+        await handle.wait_async()

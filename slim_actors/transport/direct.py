@@ -19,6 +19,7 @@ import struct
 from collections.abc import Callable
 from functools import lru_cache, partial
 from threading import RLock, get_ident
+from time import sleep
 from types import ModuleType
 from typing import Any
 
@@ -32,7 +33,11 @@ _AT_ONCE = 64 * 1024
 _ABSENT, _PRESENT = b"\0", b"\1"
 _CONTRACT = 30
 """The version of UniFFI's calling convention."""
-_CHECKSUMS = {"session_get_message_async": 47142, "session_publish_async": 43054}
+_CHECKSUMS = {
+    "session_get_message_async": 47142,
+    "session_publish_async": 43054,
+    "completionhandle_wait_async": 16218,
+}
 """What the library says of its methods' parameters and results, as UniFFI computes it."""
 _RECORDS = {
     "ReceivedMessage": {"context": "MessageContext", "payload": "bytes"},
@@ -102,8 +107,10 @@ class Direct:
         self._free_name = of_memory("uniffi_slim_bindings_fn_free_name")
         self._receive = of_memory("uniffi_slim_bindings_fn_method_session_get_message_async")
         self._publish = of_memory("uniffi_slim_bindings_fn_method_session_publish_async")
+        self._acknowledged = of_memory("uniffi_slim_bindings_fn_method_completionhandle_wait_async")
+        self._clone_handle = of_memory("uniffi_slim_bindings_fn_clone_completionhandle")
         self._free_handle = library.uniffi_slim_bindings_fn_free_completionhandle
-        self._handle, self._buffer = future("u64"), future("rust_buffer")
+        self._handle, self._buffer, self._nothing = future("u64"), future("rust_buffer"), future("void")
         self._status = module._UniffiRustCallStatus  # noqa: SLF001
         self._check = module._uniffi_check_call_status  # noqa: SLF001
         self._error = module._UniffiFfiConverterTypeSlimError  # noqa: SLF001
@@ -113,6 +120,8 @@ class Direct:
         """Those of Rust's that the interpreter knows: as many as there are processors."""
         self._gate = RLock()
         """Held by who is in Rust where that may call Python; from `leave` on by its thread for ever."""
+        self._inside: set[int] = set()
+        """The threads of Rust's that are in Python."""
         self._numbers = itertools.count()
         # Kept here, for Rust keeps nothing of it alive.
         self._woken = module._UNIFFI_RUST_FUTURE_CONTINUATION_CALLBACK(self._ready)  # noqa: SLF001
@@ -148,6 +157,12 @@ class Direct:
         finally:
             self._release(buffer, reference)
 
+    async def acknowledged(self, handle: Any) -> None:
+        """See `Calls.acknowledged`."""
+        status = self._status()
+        future = self._acknowledged(self._clone_handle(handle._handle, ctypes.byref(status)))  # noqa: SLF001
+        await self._outcome(future, self._nothing, status)
+
     def leave(self) -> None:
         """Let nothing of Rust call Python any more, for the interpreter is about to end.
 
@@ -158,6 +173,8 @@ class Direct:
         # Also waits for the calls that are under way.
         for wait in list(self._waits.values()):
             wait.cancel()
+        while self._inside - {get_ident()}:
+            sleep(0.001)
 
     async def _outcome(self, future: int, calls: _Future, status: Any, *, gives_way: bool = False) -> Any:
         poll, complete, cancel, free = calls
@@ -193,12 +210,19 @@ class Direct:
 
     def _ready(self, number: int, code: int) -> None:
         """Take note that a future is worth another poll: in the middle of one, or in a thread of Rust's."""
-        wait = self._waits.pop(number)
         thread = get_ident()
-        # Only in the thread of the loop: of a thread beside it nobody knows how far the poll is.
-        if thread == wait.thread and wait.is_polling:
-            wait.code = code
-            return
+        self._inside.add(thread)
+        try:
+            wait = self._waits.pop(number)
+            # Only in the thread of the loop: of a thread beside it nobody knows how far the poll is.
+            if thread == wait.thread and wait.is_polling:
+                wait.code = code
+            else:
+                self._wake(wait, thread)
+        finally:
+            self._inside.discard(thread)
+
+    def _wake(self, wait: _Wait, thread: int) -> None:
         if thread not in self._threads:
             # Else the interpreter makes all that it keeps for a thread, and drops it, for each such call.
             self._threads.add(thread)

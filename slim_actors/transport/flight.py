@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
-from slim_actors.transport.bindings import slim
+from slim_actors.transport.bindings import calls, slim
 
 __all__ = ["Flight"]
 
@@ -73,4 +73,4 @@ class Flight:
 
 async def _acknowledged(handle: slim.CompletionHandle) -> None:
     with contextlib.suppress(slim.SlimError):
-        await handle.wait_async()
+        await calls.acknowledged(handle)
