@@ -149,6 +149,11 @@ class Pool:
                 await self._meet()
         if self._all_left:
             await self._look_round()
+        if avoid and not self._complete and all(peer.address.instance in avoid for peer in self._usable):
+            # Whoever is known refused, and not all are known yet.
+            self._explore_now()
+            assert self._explorer is not None, "it was just begun"
+            await asyncio.wait([self._explorer])
         return self._use(self._choose(breaker, avoid))
 
     async def _survivor(self, avoid: Collection[str]) -> Peer | None:
