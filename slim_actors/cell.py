@@ -327,11 +327,9 @@ class Cell:
     def reply(self, envelope: Envelope, value: Any) -> None:
         """End a message with what its handler returned, which changed nothing that is kept."""
         self.mailbox.handled += 1
-        if envelope.state is not DONE:
-            if self.hooks.replied:
-                self.hooks.call(self.hooks.replied, Context(self, envelope), envelope.message, None)
-            envelope.state = DONE
-            envelope.origin.replied(envelope, value)
+        if self.hooks.replied and envelope.state is not DONE:
+            self.hooks.call(self.hooks.replied, Context(self, envelope), envelope.message, None)
+        envelope.reply(value)
 
     def failed(self, envelope: Envelope, cause: BaseException) -> bool:
         """Fail a message with what its handler raised; tell whether that is its outcome."""

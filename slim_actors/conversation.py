@@ -176,8 +176,9 @@ class Conversation:
         flows = envelope.outlet is not None or envelope.inlet is not None
         if flows:
             self.done(envelope)
-        elif self.open.pop(envelope.id, None) is not None:
+        elif self.open.get(envelope.id) is envelope:
             # As nearly all: what `done` comes to where nothing flows.
+            del self.open[envelope.id]
             self._visit.count(-envelope.size)
         try:
             reply = envelope.outlet is None

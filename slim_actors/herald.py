@@ -16,7 +16,7 @@ from slim_actors.transport.base import Port, SessionOptions
 
 __all__ = ["Herald"]
 
-_NEWS = wire.join([wire.encode_frame(wire.Newcomer())])
+_NEWS = wire.join([wire.encode(wire.Newcomer())])
 _WITHIN = 3.0
 _TOGETHER = 0.1
 """Seconds: what comes together is told at once."""

@@ -143,7 +143,7 @@ class Inbound:
 async def _say_and_close(session: Session, error: DeliveryError) -> None:
     try:
         if session.framed:
-            frame = wire.encode_frame(wire.Error(0, *to_wire(error)))
+            frame = wire.encode(wire.Error(0, *to_wire(error)))
             await session.send(wire.join([frame]), wire.PAYLOAD_TYPE)
         else:
             await session.send(f"error: {error}".encode(), None)

@@ -16,13 +16,13 @@ _STANDARD_ERROR = 2
 
 
 class Launched:
-    """A process that waits for its order, and the ends of its pipes here, to be closed by who takes it.
+    """A process that waits for its assignment, and the ends of its pipes here, to be closed by who takes it.
 
     Attributes:
         pid: Its number.
         returncode: Its exit code, or below 0 the signal that killed it, or 0 where this process cannot learn
             it; None before `wait` has returned.
-        lifeline: Its standard input: the order, then a line that lets it connect. It ends when this is
+        lifeline: Its standard input: the assignment, then a line that lets it connect. It ends when this is
             closed.
         reports: What it reports.
         output: Its standard output.
@@ -118,7 +118,7 @@ def launch_ahead() -> None:
 
 
 def launch() -> Launched:
-    """Give a process that waits for its order.
+    """Give a process that waits for its assignment.
 
     Raises:
         OSError: It cannot be started.

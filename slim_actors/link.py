@@ -38,7 +38,7 @@ _logger = logging.getLogger("slim_actors.link")
 
 _MOST_UNREADABLE = 16 * 1024 * 1024
 _MOST_BACKLOG = 16 * 1024 * 1024
-_PING = wire.join([wire.encode_frame(wire.Ping())])
+_PING = wire.join([wire.encode(wire.Ping())])
 _LIMITS = Limits()
 _CLOSE_WITHIN = 1.0
 _MOST_FLUSHES = 8
@@ -155,6 +155,7 @@ class Link:
             MalformedMessage: The body holds something that has no form on the wire.
         """
         try:
+            # As `wire.encode_body` does, without a call more for every frame.
             encoded = wire.encode(frame)
         except wire.UNSENDABLE as error:
             raise wire.unsendable(error) from None

@@ -48,7 +48,6 @@ __all__ = [
     "count_of",
     "encode",
     "encode_body",
-    "encode_frame",
     "is_ours",
     "join",
     "join_part",
@@ -260,7 +259,8 @@ Frame = (
 )
 
 encode = msgspec.msgpack.Encoder(enc_hook=encode_hook).encode
-"""Encodes a frame or a body, without a layer of Python; what it raises is among these."""
+"""Encodes a frame, or a body, which may be any value that has a form on the wire. For another it raises one
+of these, of which `unsendable` makes the error for a user."""
 UNSENDABLE = (TypeError, ValueError, OverflowError, RecursionError)
 split = msgspec.msgpack.Decoder(list[Raw]).decode
 """Give the values of an encoded list, each encoded."""
@@ -281,15 +281,6 @@ def version_of(payload_type: str) -> int | None:
     """Give the version of the wire format that a payload type names, or None if it names none."""
     match = re.fullmatch(rf"{_PREFIX}(\d{{1,9}})", payload_type)
     return int(match[1]) if match else None
-
-
-def encode_frame(frame: Frame) -> bytes:
-    """Encode one frame. A body may be any value that msgspec can encode, not only raw bytes.
-
-    Raises:
-        MalformedMessage: The body holds something that has no form on the wire.
-    """
-    return encode_body(frame)
 
 
 def encode_body(value: Any) -> bytes:

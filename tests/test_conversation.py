@@ -52,7 +52,7 @@ class Peer:
         self.session = session
 
     async def send(self, *frames: wire.Frame) -> None:
-        await self.session.send(wire.join([wire.encode_frame(frame) for frame in frames]), wire.PAYLOAD_TYPE)
+        await self.session.send(wire.join([wire.encode(frame) for frame in frames]), wire.PAYLOAD_TYPE)
 
     async def accepted(self, wanted: set[int]) -> list[wire.Accepted]:
         """Give what comes until all these are accepted."""

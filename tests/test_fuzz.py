@@ -50,7 +50,7 @@ def seeds() -> list[bytes]:
         wire.Items(9, 1, [body, 2]),  # type: ignore[arg-type]
         wire.Tells(10, "Declared", [body, 2], 5.0),  # type: ignore[arg-type]
     ]
-    return [wire.encode_frame(frame) for frame in frames]
+    return [wire.encode(frame) for frame in frames]
 
 
 def mutated(chance: random.Random, frame: bytes) -> bytes:

@@ -141,9 +141,9 @@ def garbage(seed: int) -> list[tuple[bytes, str | None]]:
     chance = random.Random(seed)
     good = wire.join(
         [
-            wire.encode_frame(wire.Ask(1, "str", msgspec.Raw(msgspec.msgpack.encode("x")), 5.0)),
-            wire.encode_frame(wire.Tell(2, "Say", msgspec.Raw(msgspec.msgpack.encode({"text": "x"})), 5.0)),
-            wire.encode_frame(wire.Cancel(1)),
+            wire.encode(wire.Ask(1, "str", msgspec.Raw(msgspec.msgpack.encode("x")), 5.0)),
+            wire.encode(wire.Tell(2, "Say", msgspec.Raw(msgspec.msgpack.encode({"text": "x"})), 5.0)),
+            wire.encode(wire.Cancel(1)),
         ]
     )
     makers: list[Callable[[], tuple[bytes, str | None]]] = [
@@ -169,7 +169,7 @@ async def test_300_garbage_payloads_leave_the_agent_answering(
     async with bare_session(endpoint, "test", "ns", "worker") as session:
         for payload, payload_type in garbage(seed):
             await session.publish_async(payload, payload_type, None)
-        good = wire.encode_frame(wire.Ask(77, "agents_for_tests.Say", {"text": "still here"}, 5.0))  # type: ignore[arg-type]
+        good = wire.encode(wire.Ask(77, "agents_for_tests.Say", {"text": "still here"}, 5.0))  # type: ignore[arg-type]
         await session.publish_async(wire.join([good]), wire.PAYLOAD_TYPE, None)
         while True:
             message = await session.get_message_async(SECONDS_5)

@@ -226,7 +226,7 @@ class Intruder:
         return cls(await port.connect(Address(NAME), SessionOptions()))
 
     async def send(self, *frames: wire.Frame) -> None:
-        await self.session.send(wire.join([wire.encode_frame(frame) for frame in frames]), wire.PAYLOAD_TYPE)
+        await self.session.send(wire.join([wire.encode(frame) for frame in frames]), wire.PAYLOAD_TYPE)
 
     async def error(self, message_id: int) -> wire.Error:
         while True:
@@ -271,7 +271,7 @@ async def test_parts_that_never_end_are_given_up(world: World, large: Large) -> 
 
 async def test_parts_within_parts_are_nobodys(world: World, large: Large) -> None:
     intruder = await Intruder.of(world)
-    inner = wire.encode_frame(part(7, 2, 0, b"xx"))
+    inner = wire.encode(part(7, 2, 0, b"xx"))
     await intruder.send(part(7, len(inner), 0, inner))
     await intruder.send(wire.Ask(8, "int", msgspec.Raw(b"\x01"), 30.0))
     assert (await intruder.error(8)).code == "unhandled"
@@ -320,7 +320,7 @@ class Halves:
 async def test_whatever_is_split_is_joined_in_order() -> None:
     halves = Halves()
     sizes = [PART + 1, 3 * PART, 5 * PART - 7]
-    frames = [wire.encode_frame(wire.Reply(number, content(size))) for number, size in enumerate(sizes)]  # type: ignore[arg-type]
+    frames = [wire.encode(wire.Reply(number, content(size))) for number, size in enumerate(sizes)]  # type: ignore[arg-type]
     for number, frame in enumerate(frames):
         halves.splitter.add(number, frame)
     joined: list[wire.Frame] = []

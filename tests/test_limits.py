@@ -104,7 +104,7 @@ class Hostile:
     @staticmethod
     async def send(session: Session, *frames: Any) -> None:
         """Send frames, which may be encoded already."""
-        encoded = [frame if isinstance(frame, bytes) else wire.encode_frame(frame) for frame in frames]
+        encoded = [frame if isinstance(frame, bytes) else wire.encode(frame) for frame in frames]
         await session.send(wire.join(encoded), wire.PAYLOAD_TYPE)
 
     @staticmethod
@@ -192,7 +192,7 @@ async def test_a_batch_of_too_many_frames_is_not_read(world: World) -> None:
     scene = await Scene.set(world)
     hostile = await scene.hostile()
     session = await hostile.open()
-    await hostile.send(session, *[wire.encode_frame(wire.Ping())] * 10_001)
+    await hostile.send(session, *[wire.encode(wire.Ping())] * 10_001)
     assert "claims 10001 frames; one may have 10000" in (await hostile.error(session)).message
     await session.send(b"\xdd\xff\xff\xff\xff", wire.PAYLOAD_TYPE)
     assert "claims 4294967295 frames" in (await hostile.error(session)).message
@@ -226,7 +226,7 @@ async def test_a_payload_of_a_million_empty_maps_is_not_built(world: World, plac
 
 def a_part(size: int) -> bytes:
     garbage = b"\x91" * 4_000_000
-    return wire.join([wire.encode_frame(wire.Part(1, size, 0, memoryview(garbage)))])
+    return wire.join([wire.encode(wire.Part(1, size, 0, memoryview(garbage)))])
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ class Wrapped(Request[T], Generic[T]):
 
 
 def through_the_wire(value: Any, declared: Any) -> Any:
-    (frame,) = decode_batch(wire.join([wire.encode_frame(wire.Reply(1, value))])).frames
+    (frame,) = decode_batch(wire.join([wire.encode(wire.Reply(1, value))])).frames
     assert isinstance(frame, wire.Reply)
     return Body(declared).read(frame.body, "It")
 

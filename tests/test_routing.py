@@ -156,7 +156,7 @@ async def test_only_one_of_the_same_name_is_believed_that_there_is_a_newcomer(
         assert not told.is_set()
         session = await each.connect(ref.address, SessionOptions())
         question = wire.Ask(1, "str", "x", 5.0)  # type: ignore[arg-type]
-        frames = [wire.encode_frame(frame) for frame in (wire.Newcomer(), question)]
+        frames = [wire.encode(frame) for frame in (wire.Newcomer(), question)]
         await session.send(wire.join(frames), wire.PAYLOAD_TYPE)
         # Its hello, and what it answers to this.
         for _ in range(2):

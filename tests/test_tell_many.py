@@ -316,7 +316,7 @@ async def test_what_an_agent_says_twice_of_some_is_no_word_about_the_others(worl
     session = await port.accept()
 
     async def say(*frames: wire.Frame) -> None:
-        await session.send(wire.join([wire.encode_frame(frame) for frame in frames]), wire.PAYLOAD_TYPE)
+        await session.send(wire.join([wire.encode(frame) for frame in frames]), wire.PAYLOAD_TYPE)
 
     async def tells() -> wire.Tells:
         while True:

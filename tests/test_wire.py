@@ -56,14 +56,14 @@ def deep(levels: int) -> Any:
 
 @given(st.lists(frames, max_size=40))
 def test_a_batch_is_read_as_it_was_written(batch: list[wire.Frame]) -> None:
-    read = decode_batch(wire.join([wire.encode_frame(frame) for frame in batch]))
+    read = decode_batch(wire.join([wire.encode(frame) for frame in batch]))
     assert list(read.frames) == batch
     assert not read.problems
 
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 65535, 65536])
 def test_a_batch_of_any_size_has_the_right_head(count: int) -> None:
-    payload = wire.join([wire.encode_frame(wire.Ping())] * count)
+    payload = wire.join([wire.encode(wire.Ping())] * count)
     limits = Limits(max_frames=100_000)
     assert len(decode_batch(payload, limits).frames) == count
 
@@ -84,7 +84,7 @@ def test_random_bytes_never_raise(payload: bytes) -> None:
 
 @given(st.lists(frames, min_size=1, max_size=5), st.data())
 def test_truncated_and_changed_batches_never_raise(batch: list[wire.Frame], data: st.DataObject) -> None:
-    payload = bytearray(wire.join([wire.encode_frame(frame) for frame in batch]))
+    payload = bytearray(wire.join([wire.encode(frame) for frame in batch]))
     del payload[data.draw(st.integers(0, len(payload))) :]
     if payload:
         payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
@@ -92,7 +92,7 @@ def test_truncated_and_changed_batches_never_raise(batch: list[wire.Frame], data
 
 
 def test_one_bad_frame_does_not_spoil_the_others() -> None:
-    good = wire.encode_frame(wire.Cancel(7))
+    good = wire.encode(wire.Cancel(7))
     bad = msgspec.msgpack.encode([1, 42, "type is fine", "body", "not a number"])
     batch = decode_batch(wire.join([good, bad, good]))
     assert batch.frames == [wire.Cancel(7), wire.Cancel(7)]
@@ -101,7 +101,7 @@ def test_one_bad_frame_does_not_spoil_the_others() -> None:
 
 def test_frames_of_a_later_version_are_left_out_in_silence() -> None:
     later = msgspec.msgpack.encode([99, "whatever"])
-    batch = decode_batch(wire.join([later, wire.encode_frame(wire.Ping())]))
+    batch = decode_batch(wire.join([later, wire.encode(wire.Ping())]))
     assert batch.frames == [wire.Ping()]
     assert not batch.problems
 
@@ -137,7 +137,7 @@ def test_the_payload_type_names_the_version(payload_type: str, ours: bool, versi
 
 @given(plain)
 def test_bodies_stay_raw_until_they_are_asked_for(value: Any) -> None:
-    (frame,) = decode_batch(wire.join([wire.encode_frame(wire.Reply(1, value))])).frames
+    (frame,) = decode_batch(wire.join([wire.encode(wire.Reply(1, value))])).frames
     assert isinstance(frame, wire.Reply)
     assert isinstance(frame.body, msgspec.Raw)
     assert msgspec.msgpack.decode(frame.body) == value

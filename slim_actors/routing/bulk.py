@@ -95,17 +95,15 @@ class Bulk:
 
     async def _go(self) -> None:
         """Send the next message, and as many of those that follow as may go with it."""
-        try:
-            wire_type, _ = body_of(self._messages[self._position])
-        except Exception as error:  # noqa: BLE001 (its class cannot be a message)
-            self._skip(error)
+        wire_type = self._next_type()
+        if wire_type is None:
             return
         breaker = None if self._pool is None else self._pool.breaker(wire_type)
         peer = self._router.at_hand(self._route, breaker)
         if peer is None:
-            message = self._take(wire_type, 1)
-            if message is not None:
-                await self._find_somebody(message.one(message.id))
+            one = self._take_one(wire_type)
+            if one is not None:
+                await self._find_somebody(one)
             return
         # Each replica gets its part, and one that is on trial no more than the trial.
         left = len(self._messages) - self._position
@@ -125,6 +123,19 @@ class Bulk:
         await asyncio.sleep(0)
         while len(self._chunks) >= _CHUNKS_EACH * self._replicas:
             await self._change()
+
+    def _next_type(self) -> str | None:
+        """Give the type of the next message; None if its class cannot be a message, and it failed."""
+        try:
+            return body_of(self._messages[self._position])[0]
+        except Exception as error:  # noqa: BLE001 (raised when all have ended)
+            self._skip(error)
+            return None
+
+    def _take_one(self, wire_type: str) -> Outgoing | None:
+        """Give the next message as one by itself; None if it cannot be sent, and failed."""
+        message = self._take(wire_type, 1)
+        return None if message is None else message.one(message.id)
 
     def _take(self, wire_type: str, most: int, most_bytes: int = 0) -> Outgoing | None:
         """Give the next messages that may go together; None if the next one cannot be sent, and failed."""
@@ -167,14 +178,9 @@ class Bulk:
     def _send_the_rest_alone(self) -> None:
         # They may do better, but not one after the other.
         while self._position < len(self._messages):
-            try:
-                wire_type, _ = body_of(self._messages[self._position])
-            except Exception as error:  # noqa: BLE001 (its class cannot be a message)
-                self._skip(error)
-                continue
-            message = self._take(wire_type, 1)
-            if message is not None:
-                one = message.one(message.id)
+            wire_type = self._next_type()
+            one = None if wire_type is None else self._take_one(wire_type)
+            if one is not None:
                 self._send_alone(one, self._router.deliver(Call(), self._route, one))
 
     def _give_up(self) -> None:

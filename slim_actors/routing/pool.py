@@ -122,7 +122,9 @@ class Pool:
     async def acquire(
         self, breaker: Breaker, avoid: Collection[str] = (), *, ask_first: bool = False
     ) -> Peer:
-        """Choose the replica for the next message, after one session set-up at the most while nobody leaves.
+        """Choose the replica for the next message, without a wait where one is known that will do.
+
+        Where none is, this opens a session, twice if the first leads to nobody, or looks for all replicas.
 
         Args:
             breaker: The one for the type of the message; see `breaker`.

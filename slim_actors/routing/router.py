@@ -79,8 +79,8 @@ class Router:
         self._ids = itertools.count(first + count)
         return first
 
-    def too_late(self, call: Call[Any]) -> Expired:
-        """Make the error that the deadline of a message has passed."""
+    def too_late(self, call: Call[Any] | None) -> Expired:
+        """Make the error that a deadline has passed: that of a message, or of what none is sent for."""
         return too_late(call, is_available=self._transport.is_available)
 
     async def ask(
@@ -333,7 +333,7 @@ class Router:
         except TimeoutError:
             if not deadline.expired():
                 raise
-        raise too_late(call, is_available=self._transport.is_available)
+        raise self.too_late(call)
 
     async def _pinned(
         self, call: Call[Any], route: Unicast | Pin, message: Outgoing, attempt: Attempt
@@ -353,7 +353,7 @@ class Router:
         try:
             return await work
         except Late:
-            raise too_late(call, is_available=self._transport.is_available) from None
+            raise self.too_late(call) from None
 
     async def _when_there(self, acquire: Callable[[], Awaitable[Any]]) -> Any:
         """Acquire a peer; while the node is away, wait for it to come back and try again."""
