@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Protocol
 
 from slim_actors import wire
@@ -21,22 +23,25 @@ from slim_actors.errors import (
     to_wire,
 )
 from slim_actors.flows import open_flows
+from slim_actors.intake import LONGEST_TTL, Intake
 from slim_actors.limits import too_large
 from slim_actors.link import Link
 from slim_actors.mailbox import WAITING, Envelope
 from slim_actors.names import Address
 from slim_actors.outcomes import ACCEPTED, Outcomes
+from slim_actors.owner import Takes, one_by_one
 from slim_actors.plain import PlainOrigin
 from slim_actors.receipts import WINDOW, Receipts
 from slim_actors.speaker import DEFAULT_TIMEOUT
 from slim_actors.streams import Patience
-from slim_actors.tells import LONGEST_TTL, Tells
 from slim_actors.transport.base import Payload
 
 __all__ = ["Conversation"]
 
 _RETRY_AFTER = 0.1
 _MOST_UNREAD = 64 * 1024 * 1024
+
+_type_of = attrgetter("type")
 
 
 class Host(Protocol):
@@ -72,23 +77,23 @@ class Conversation:
         self._goodbye: asyncio.Task[None] | None = None
         self._is_over = False
         self.ended = asyncio.Event()
-        self.takes: Mapping[type[wire.Frame], Callable[[Any], None]] = {
-            wire.Ask: self._message,
-            wire.Tell: self._message,
-            wire.Stream: self._message,
-            wire.Tells: self._messages,
-            wire.Item: self._flowed,
-            wire.Items: self._flowed,
-            wire.End: self._flowed,
-            wire.Grant: self._granted,
-            wire.Cancel: self._cancelled,
-            wire.Newcomer: self._newcomer,
+        self.takes: Takes = {
+            wire.Ask: self._asks,
+            wire.Tell: one_by_one(self._message),
+            wire.Stream: one_by_one(self._message),
+            wire.Tells: one_by_one(self._tells),
+            wire.Item: one_by_one(self._flowed),
+            wire.Items: one_by_one(self._flowed),
+            wire.End: one_by_one(self._flowed),
+            wire.Grant: one_by_one(self._granted),
+            wire.Cancel: one_by_one(self._cancelled),
+            wire.Newcomer: one_by_one(self._newcomer),
         }
         """See `LinkOwner.takes`."""
         self.link = link(owner=self)
         self._receipts = Receipts(self.link)
         self.taken = self._receipts.taken
-        self._tells = Tells(self, cell, visit, self._outcomes, self._receipts)
+        self._intake = Intake(self, cell, visit, self._outcomes, self._receipts)
         self.room: Callable[[], Awaitable[None] | None] = self.link.room
         """See `Origin.room`."""
         self._handshake = self._loop.call_later(self._limits.handshake_timeout, self._expect_something)
@@ -167,7 +172,7 @@ class Conversation:
 
     def accepted_all(self, envelopes: Sequence[Envelope]) -> None:
         """See `Origin.accepted_all`."""
-        self._tells.accepted(envelopes)
+        self._intake.accepted(envelopes)
 
     def replied(self, envelope: Envelope, value: Any) -> None:
         """See `Origin.replied`."""
@@ -235,11 +240,18 @@ class Conversation:
         if envelope is not None:
             self._cell.cancel(envelope)
 
-    def _messages(self, frame: wire.Tells) -> None:
+    def _asks(self, frames: Sequence[wire.Ask]) -> None:
+        for _, alike in groupby(frames, _type_of):
+            asks = list(alike)
+            if self._is_over or len(asks) == 1 or not self._intake.asks(asks):
+                for ask in asks:
+                    self._message(ask)
+
+    def _tells(self, frame: wire.Tells) -> None:
         count = wire.count_of(frame.bodies)
         if not count:
             self.problem(Problem(frame.id, "A frame cannot be read: it holds no messages."))
-        elif self._is_over or not self._tells.take(frame, count):
+        elif self._is_over or not self._intake.tells(frame, count):
             for tell in frame.each():
                 self._message(tell)
 

@@ -11,9 +11,9 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import Context
-from typing import Any, Protocol
+from itertools import groupby
 
 from slim_actors import wire
 from slim_actors.batches import Problem, decode_batch, decode_joined
@@ -28,11 +28,12 @@ from slim_actors.limits import (
     too_large,
 )
 from slim_actors.names import Address
+from slim_actors.owner import LinkOwner, Takes, one_by_one
 from slim_actors.parts import Joiner, Splitter
 from slim_actors.pulse import Pulse
 from slim_actors.transport.base import Payload, Session, SessionClosed
 
-__all__ = ["Link", "LinkOwner"]
+__all__ = ["Link"]
 
 _logger = logging.getLogger("slim_actors.link")
 
@@ -43,26 +44,6 @@ _LIMITS = Limits()
 _CLOSE_WITHIN = 1.0
 _MOST_FLUSHES = 8
 _GOODBYE_WITHIN = 0.1
-
-
-class LinkOwner(Protocol):
-    """Who does something with what a link brings."""
-
-    takes: Mapping[type[wire.Frame], Callable[[Any], None]]
-    """What takes the frames of each type; a frame of any other is passed over."""
-
-    @property
-    def busy(self) -> bool:
-        """Whether the owner waits for something from the peer, so that its death matters now."""
-
-    def problem(self, problem: Problem) -> None:
-        """Take note of a frame that cannot be read."""
-
-    def plain(self, payload: Payload) -> None:
-        """Take a payload that is not in the wire format."""
-
-    def closed(self) -> None:
-        """Take note that the link is over, `Link.lost` says why; called once."""
 
 
 class Link:
@@ -89,6 +70,7 @@ class Link:
     ) -> None:
         self._session = session
         self._owner = owner
+        self._takes: Takes = {**owner.takes, wire.Part: one_by_one(self._join)}
         self._pulse = pulse
         self._limits = limits
         self.is_caller = is_caller
@@ -348,15 +330,15 @@ class Link:
             return
         batch = decode_batch(payload.data, self._limits)
         self.has_heard = self.has_heard or bool(batch.frames)
-        takes = self._owner.takes
-        for frame in batch.frames:
-            take = takes.get(type(frame))
-            if take is not None:
-                take(frame)
-            elif type(frame) is wire.Part:
-                self._join(frame)
+        self._pass_on(batch.frames)
         if batch.problems:
             self._report(batch.problems, len(payload.data))
+
+    def _pass_on(self, frames: Sequence[wire.Frame]) -> None:
+        for kind, together in groupby(frames, type):
+            take = self._takes.get(kind)
+            if take is not None:
+                take(list(together))
 
     def _report(self, problems: Sequence[Problem], size: int) -> None:
         for problem in problems:
@@ -381,10 +363,7 @@ class Link:
         if joined is None:
             return
         batch = decode_joined(joined, part.id, self._limits)
-        for frame in batch.frames:
-            # A part among them would be nobody's.
-            take = self._owner.takes.get(type(frame))
-            if take is not None:
-                take(frame)
+        # A part among them would be nobody's.
+        self._pass_on([frame for frame in batch.frames if type(frame) is not wire.Part])
         if batch.problems:
             self._report(batch.problems, len(joined))

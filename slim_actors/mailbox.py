@@ -120,7 +120,7 @@ class Origin(Protocol):
         """The mailbox has taken the message."""
 
     def accepted_all(self, envelopes: Sequence[Envelope]) -> None:
-        """The mailbox has taken tells that all came from here."""
+        """The mailbox has taken messages that all came from here: only tells, or none."""
 
     def replied(self, envelope: Envelope, value: Any) -> None:
         """The handler returned."""
@@ -258,7 +258,7 @@ class MailboxQueue:
         return dropped
 
     def put_all(self, envelopes: Sequence[Envelope], size: int) -> int | None:
-        """Put tells of one session that have so many bytes together.
+        """Put asks, or tells, of one session that have so many bytes together.
 
         Returns:
             How many were accepted; the others are parked. None, and nothing was done, where they must be put

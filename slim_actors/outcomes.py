@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict, deque
-from collections.abc import Sequence
 from itertools import chain
 
 from slim_actors.mailbox import Envelope
@@ -103,12 +102,11 @@ class Outcomes:
         known = window.entries.setdefault(envelope.id, envelope)
         return None if known is envelope else known
 
-    def begin_all(self, envelopes: Sequence[Envelope]) -> None:
-        """Remember that messages of one sender, with rising ids, are under way."""
-        sender = envelopes[0].sender
+    def begin_all(self, sender: Address, envelopes: dict[int, Envelope]) -> None:
+        """Remember that messages of one sender are under way, which have rising ids."""
         window = self._find(sender) or self._add(sender)
-        window.entries.update((envelope.id, envelope) for envelope in envelopes)
-        window.latest = max(window.latest, envelopes[-1].id)
+        window.entries.update(envelopes)
+        window.latest = max(window.latest, next(reversed(envelopes)))
 
     def accept_all(self, sender: Address, ids: range) -> None:
         """Remember that tells with ids that follow each other were accepted, as one entry for all of them."""

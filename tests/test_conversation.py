@@ -70,6 +70,17 @@ class Peer:
             found.update((frame.id, frame.code) for frame in batch.frames if isinstance(frame, wire.Error))
         return found
 
+    async def outcomes(self, count: int) -> dict[int, Any]:
+        """Give so many outcomes of asks by their ids: what was replied, or the code of an error."""
+        found: dict[int, Any] = {}
+        while len(found) < count:
+            for frame in decode_batch((await self.session.receive()).data).frames:
+                if isinstance(frame, wire.Reply):
+                    found[frame.id] = msgspec.msgpack.decode(frame.body)
+                elif isinstance(frame, wire.Error):
+                    found[frame.id] = frame.code
+        return found
+
     async def reply(self) -> Any:
         while True:
             for frame in decode_batch((await self.session.receive()).data).frames:
@@ -176,6 +187,64 @@ async def test_the_tells_of_one_frame_whose_time_has_passed_are_not_handled(peer
     await peer.send(together(1, ["a", "b"], ttl=0.0), together(3, ["c"]))
     await peer.accepted({1, 2, 3})
     assert await seen(peer, 4) == ["c"]
+
+
+def asks(first: int, bodies: list[Any], kind: str = "str", ttl: float = 30.0) -> list[wire.Ask]:
+    return [wire.Ask(number, kind, body, ttl) for number, body in enumerate(bodies, first)]
+
+
+async def test_the_asks_of_one_payload_are_handled_in_order_whatever_their_types(peer: Peer) -> None:
+    typed = asks(3, [{"number": 1}, {"number": 2}], "test_conversation.Small")
+    await peer.send(*asks(1, ["a", "b"]), *typed, *asks(5, ["c", "d"]))
+    assert await peer.outcomes(6) == dict.fromkeys(range(1, 7))
+    assert await seen(peer, 7) == ["a", "b", "1", "2", "c", "d"]
+
+
+async def test_the_asks_of_one_payload_that_have_no_room_wait_at_the_door(peer: Peer) -> None:
+    numbers = [str(number) for number in range(TELLS)]
+    await peer.send(*asks(1, numbers))
+    assert await peer.outcomes(TELLS) == dict.fromkeys(range(1, TELLS + 1))
+    assert await seen(peer, 100) == numbers
+
+
+async def test_of_the_asks_of_one_payload_each_that_cannot_be_read_is_refused_alone(peer: Peer) -> None:
+    bodies = [{"number": 1}, {"number": "two"}, {"number": 3}, {}, {"number": 5}]
+    await peer.send(*asks(1, bodies, "test_conversation.Small"))
+    assert await peer.outcomes(5) == {1: None, 2: "malformed", 3: None, 4: "malformed", 5: None}
+    assert await seen(peer, 9) == ["1", "3", "5"]
+
+
+async def test_an_ask_that_is_twice_in_one_payload_is_handled_once(peer: Peer) -> None:
+    await peer.send(*asks(1, ["a", "b"]), *asks(2, ["b", "c"]))
+    assert await peer.outcomes(3) == dict.fromkeys((1, 2, 3))
+    assert await seen(peer, 9) == ["a", "b", "c"]
+
+
+async def test_the_asks_of_one_payload_that_come_again_get_their_replies_again(peer: Peer) -> None:
+    await peer.send(*asks(1, ["a", "b", "c"]))
+    assert await peer.outcomes(3) == dict.fromkeys((1, 2, 3))
+    await peer.send(*asks(1, ["a", "b", "c"]), *asks(4, ["d"]))
+    assert await peer.outcomes(4) == dict.fromkeys((1, 2, 3, 4))
+    assert await seen(peer, 9) == ["a", "b", "c", "d"]
+
+
+async def test_one_of_the_asks_of_one_payload_can_be_cancelled_before_its_turn(peer: Peer) -> None:
+    await peer.send(*asks(1, [str(number) for number in range(TELLS)]), wire.Cancel(3), wire.Cancel(TELLS))
+    outcomes = await peer.outcomes(TELLS)
+    assert {number for number, code in outcomes.items() if code == "cancelled"} == {3, TELLS}
+    assert await seen(peer, 100) == [str(number) for number in range(TELLS - 1) if number != 2]
+
+
+async def test_the_asks_of_one_payload_are_each_denied_to_who_may_not_send_them(peer: Peer) -> None:
+    await peer.send(*asks(1, [b"x", b"y"], "bytes"))
+    assert await peer.outcomes(2) == {1: "denied", 2: "denied"}
+    assert await seen(peer, 3) == []
+
+
+async def test_the_asks_of_one_payload_have_each_their_own_deadline(peer: Peer) -> None:
+    await peer.send(*asks(1, ["a"]), *asks(2, ["b"], ttl=0.0), *asks(3, ["c"]))
+    assert await peer.outcomes(3) == {1: None, 2: "expired", 3: None}
+    assert await seen(peer, 4) == ["a", "c"]
 
 
 async def test_a_tell_that_expires_is_no_outcome_of_another_message_with_its_id(world: World) -> None:

@@ -27,7 +27,7 @@ async def test_each_of_a_run_is_found_and_none_beside_it() -> None:
 async def test_what_waited_and_was_accepted_is_no_longer_under_way() -> None:
     outcomes = Outcomes()
     waiting = [envelope(number) for number in range(1, 6)]
-    outcomes.begin_all(waiting)
+    outcomes.begin_all(BOB, {one.id: one for one in waiting})
     assert outcomes.begin(envelope(3)) is waiting[2]
     outcomes.accept_all(BOB, range(1, 4))
     outcomes.accept_all(BOB, range(4, 5))

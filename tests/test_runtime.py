@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from typing import Any
 
 import pytest
+from attrs import frozen
 
 from slim_actors import (
     Agent,
@@ -19,6 +21,7 @@ from slim_actors import (
     NoRoute,
     PeerLost,
     RemoteError,
+    Request,
     Runtime,
     TooLarge,
     UnhandledMessage,
@@ -93,6 +96,28 @@ async def test_a_reply_that_cannot_be_sent_is_an_error_at_the_caller(runtime: Ru
     await runtime.spawn(Worker)
     with pytest.raises(RemoteError, match="the reply cannot be sent"):
         await runtime.ask(WORKER, 1.5)
+
+
+@frozen
+class Count(Request[int]):
+    replies: Any
+
+
+class Counter(Agent, name="test/ns/counter"):
+    @handler
+    async def count(self, message: Count) -> Any:
+        return message.replies
+
+
+async def test_a_reply_that_is_not_of_the_declared_type_fails_its_own_ask_alone(runtime: Runtime) -> None:
+    await runtime.spawn(Counter)
+    counts = [runtime.ask(Anycast("test/ns/counter"), Count(reply)) for reply in (1, "two", 3, [4], 5)]
+    replies = await asyncio.gather(*counts, return_exceptions=True)
+    assert [reply for reply in replies if isinstance(reply, int)] == [1, 3, 5]
+    for error in (replies[1], replies[3]):
+        assert isinstance(error, MalformedMessage)
+        assert re.match(r"The reply to .*Count does not fit its declaration: Expected `int`", str(error))
+        assert error.may_have_run
 
 
 async def test_a_message_without_a_handler_is_an_error_that_says_what_is_taken(runtime: Runtime) -> None:

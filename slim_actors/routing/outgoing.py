@@ -81,6 +81,8 @@ class Pending(Struct, eq=False):
     size: int = 0
     is_late: bool = False
     """Whether its deadline passed first."""
+    has_reply: bool = False
+    """Whether its reply has come: then its place in the window is given back."""
 
     @property
     def count(self) -> int:

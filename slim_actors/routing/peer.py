@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from math import inf
 from typing import Any
@@ -23,8 +23,9 @@ from slim_actors.errors import (
 )
 from slim_actors.limits import BATCH_BYTES, Limits
 from slim_actors.link import Link
-from slim_actors.messages import same_type
+from slim_actors.messages import malformed, same_type
 from slim_actors.names import Address
+from slim_actors.owner import Takes, one_by_one
 from slim_actors.pulse import Pulse
 from slim_actors.routing.outgoing import Chunk, Late, Outgoing, Pending
 from slim_actors.routing.window import Window
@@ -35,9 +36,6 @@ __all__ = ["Peer"]
 
 _FIRST_WINDOW = 256
 """Messages that may be under way before the agent's hello has said how many."""
-_MOST_CLAIMED = 100_000
-"""Messages of which a peer may say that they were accepted although none was sent, or with others; with four
-times those that were sent: what comes again after an outage is accepted again."""
 _SEND_AGAIN_AFTER = 0.5
 """Seconds: both ends of a session come back from an outage, and each says so."""
 
@@ -70,20 +68,19 @@ class Peer:
         """Called when it says that another replica has come."""
         self.is_leaving = False
         """Whether the replica said that it is stopping."""
-        self._claimed = 0
         self._refusal: DeliveryError | None = None
-        self.takes: Mapping[type[wire.Frame], Callable[[Any], None]] = {
+        self.takes: Takes = {
             wire.Reply: self._replied,
-            wire.Accepted: self._accepted,
-            wire.Error: self._failed,
-            wire.Item: self._flowed,
-            wire.Items: self._flowed,
-            wire.End: self._flowed,
-            wire.Grant: self._granted,
-            wire.Credit: self._credited_more,
-            wire.Leaving: self._left,
-            wire.Newcomer: self._told,
-            wire.Hello: self._greeted,
+            wire.Accepted: one_by_one(self._accepted),
+            wire.Error: one_by_one(self._failed),
+            wire.Item: one_by_one(self._flowed),
+            wire.Items: one_by_one(self._flowed),
+            wire.End: one_by_one(self._flowed),
+            wire.Grant: one_by_one(self._granted),
+            wire.Credit: one_by_one(self._credited_more),
+            wire.Leaving: one_by_one(self._left),
+            wire.Newcomer: one_by_one(self._told),
+            wire.Hello: one_by_one(self._greeted),
         }
         """See `LinkOwner.takes`."""
         self._link = Link(session, self, pulse, limits)
@@ -129,7 +126,8 @@ class Peer:
             return await pending.outcome
         finally:
             if pending.pump is None:
-                self._end_of(pending)
+                if not pending.has_reply:
+                    self._end_of(pending)
             else:
                 await self._finish(pending)
 
@@ -214,7 +212,7 @@ class Peer:
     def problem(self, problem: Problem) -> None:
         """See `LinkOwner.problem`."""
         text = f"The answer of {self.address} cannot be taken: {problem.reason}"
-        self._end(problem.id, error=from_wire(problem.code, text, {"may_have_run": True}))
+        self._window.end(problem.id, from_wire(problem.code, text, {"may_have_run": True}))
         if problem.id:
             # Whatever else belongs to it need not be sent.
             self._link.send(wire.Cancel(problem.id))
@@ -294,36 +292,29 @@ class Peer:
     def _grant(self, message_id: int, total: int) -> None:
         self._link.send(wire.Grant(message_id, total))
 
-    def _replied(self, frame: wire.Reply) -> None:
-        pending = self._pending.get(frame.id)
-        if pending is not None:
-            pending.end(frame.body)
+    def _replied(self, frames: Sequence[wire.Reply]) -> None:
+        for frame in frames:
+            pending = self._window.replied(frame.id)
+            if pending is None:
+                # Of what has its outcome, or wants no reply.
+                self._window.end(frame.id)
+                continue
+            if pending.size > BATCH_BYTES:
+                # Whatever else belongs to it need not be sent.
+                self._link.forget(frame.id)
+            message = pending.message
+            try:
+                pending.end(message.replies.decode(frame.body))
+            except Exception as error:  # noqa: BLE001 (also what a validator of the user's class raises)
+                unread = malformed(error, f"The reply to {message.type}")
+                unread.may_have_run = True
+                pending.end(error=unread)
+        if self.is_leaving:
+            self._leave_if_done()
 
     def _accepted(self, frame: wire.Accepted) -> None:
-        for first, count in frame.runs:
-            pending = self._pending.get(first)
-            if pending is not None and pending.span == count:
-                pending.end()
-            else:
-                self._accepted_some(first, count)
-
-    def _accepted_some(self, first: int, count: int) -> None:
-        self._claimed += count
-        if self._claimed > _MOST_CLAIMED + 4 * self._window.sent:
-            # Each is looked for: a few bytes would make a lot of work.
+        if not all(self._window.accepted(first, count) for first, count in frame.runs):
             self._link.end("it says of more messages than it was sent that they were accepted")
-            return
-        if count <= len(self._pending):
-            for message_id in range(first, first + count):
-                self._end(message_id)
-            return
-        # Some of a chunk, or what a peer makes up: so what there is decides how long this takes.
-        ids = range(first, first + count)
-        for pending in list(self._pending.values()):
-            if isinstance(pending, Chunk):
-                pending.end_some(ids)
-            elif pending.message.id in ids:
-                pending.end()
 
     def _flowed(self, frame: wire.Item | wire.Items | wire.End) -> None:
         pending = self._pending.get(frame.id)
@@ -362,7 +353,7 @@ class Peer:
         error = from_wire(frame.code, frame.message, frame.detail)
         if frame.id:
             # Also where it is `Stopped`: that may be the word of another agent to which it forwarded.
-            self._end(frame.id, error=error)
+            self._window.end(frame.id, error)
             return
         # About all that has no outcome: nobody knows which, and so whether some of it runs.
         error.may_have_run = error.may_have_run or isinstance(error, MalformedMessage | TooLarge)
@@ -374,20 +365,13 @@ class Peer:
             self._refusal = error
             self._link.end(frame.message, type(error))
 
-    def _end(self, message_id: int, *, result: Any = None, error: DeliveryError | None = None) -> None:
-        pending = self._window.find(message_id)
-        if isinstance(pending, Chunk):
-            pending.end_some(range(message_id, message_id + 1), error)
-        elif pending is not None:
-            pending.end(result, error)
-
     def _end_lost(self, detail: dict[str, Any] | None) -> None:
         """End what came to an agent that has stopped: its outcome, whatever it was, did not come here."""
         came = (detail or {}).get("came")
         for message_id in came if isinstance(came, list) else ():
             if isinstance(message_id, int):
                 error = PeerLost(f"{self.address} has stopped, and its outcome of the message was lost.")
-                self._end(message_id, error=error)
+                self._window.end(message_id, error)
 
     def _end_all(self, error: DeliveryError) -> None:
         for pending in list(self._pending.values()):

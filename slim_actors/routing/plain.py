@@ -8,14 +8,12 @@ the conversation ends there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any
 
-from slim_actors import wire
 from slim_actors.batches import Problem
 from slim_actors.errors import DeliveryError, MalformedMessage
 from slim_actors.link import Link
 from slim_actors.names import Address
+from slim_actors.owner import Takes
 from slim_actors.pulse import Pulse
 from slim_actors.routing.outgoing import Outgoing
 from slim_actors.streams import Inlet
@@ -30,12 +28,11 @@ class PlainPeer:
     was_greeted = True
     """See `Peer.was_greeted`: such a peer says no hello, and none is waited for."""
 
-    takes: Mapping[type[wire.Frame], Callable[[Any], None]] = {}
-    """See `LinkOwner.takes`: such a peer sends no frames."""
-
     def __init__(self, session: Session, pulse: Pulse) -> None:
         self._turn = asyncio.Lock()
         self._answer: asyncio.Future[bytes] | None = None
+        self.takes: Takes = {}
+        """See `LinkOwner.takes`: such a peer sends no frames."""
         self._link = Link(session, self, pulse)
 
     @property

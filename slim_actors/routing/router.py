@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from slim_actors.errors import (
     NoRoute,
 )
 from slim_actors.limits import Limits
-from slim_actors.messages import RAW, body_of, malformed, reply_body
+from slim_actors.messages import RAW, body_of, reply_body
 from slim_actors.middleware import NOBODY, Hooks, Sending, Verb
 from slim_actors.names import Address
 from slim_actors.pulse import Pulse
@@ -83,7 +83,7 @@ class Router:
         """Make the error that a deadline has passed: that of a message, or of what none is sent for."""
         return too_late(call, is_available=self._transport.is_available)
 
-    async def ask(
+    def ask(
         self,
         call: Call[Any],
         route: Route | Pin,
@@ -91,21 +91,20 @@ class Router:
         expires: float,
         context: dict[str, Any],
         items: AsyncIterable[Any] | None = None,
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """See `Verbs.ask`."""
         outgoing = self._outgoing(wire.Ask, message, expires, context, items)
-        if not self._hooks.sending:
-            return _reply_of(outgoing, await self.deliver(call, route, outgoing))
-        with self._watched(call, route, message, outgoing):
-            return _reply_of(outgoing, await self.deliver(call, route, outgoing))
+        if self._hooks.sending:
+            return self._deliver_watched(call, route, message, outgoing)
+        # As nearly always; without a layer that only passes on what comes.
+        return self.deliver(call, route, outgoing)
 
     async def tell(
         self, call: Call[Any], route: Route | Pin, message: object, expires: float, context: dict[str, Any]
     ) -> None:
         """See `Verbs.tell`."""
         outgoing = self._outgoing(wire.Tell, message, expires, _for_tell(context))
-        with self._watched(call, route, message, outgoing):
-            await self.deliver(call, route, outgoing)
+        await self._deliver_watched(call, route, message, outgoing)
 
     async def tell_many(
         self, route: Route | Pin, messages: Iterable[object], expires: float, context: dict[str, Any]
@@ -218,7 +217,13 @@ class Router:
         sending = Sending(verb, known, message, message_id, self.address, outgoing.context, call)
         return self._hooks.around(self._hooks.sending, sending)
 
-    def deliver(self, call: Call[Any], route: Route | Pin, message: Outgoing) -> Awaitable[Any]:
+    async def _deliver_watched(
+        self, call: Call[Any], route: Route | Pin, message: object, outgoing: Outgoing
+    ) -> Any:
+        with self._watched(call, route, message, outgoing):
+            return await self.deliver(call, route, outgoing)
+
+    def deliver(self, call: Call[Any], route: Route | Pin, message: Outgoing) -> Coroutine[Any, Any, Any]:
         """Bring a message to its outcome."""
         if not isinstance(route, Anycast):
             return self._to_one(call, route, message)
@@ -362,23 +367,6 @@ class Router:
                 return await acquire()
             except NodeUnreachable:
                 await self._transport.available()
-
-
-def _reply_of(message: Outgoing, raw: Any) -> Any:
-    """Read the reply to a message.
-
-    Raises:
-        MalformedMessage: It is not of the type that the message declares.
-    """
-    if isinstance(raw, bytes):
-        # Of a peer that speaks plain bytes.
-        return raw
-    try:
-        return message.replies.decode(raw)
-    except Exception as error:  # noqa: BLE001 (also what a validator of the user's class raises)
-        unread = malformed(error, f"The reply to {message.type}")
-        unread.may_have_run = True
-        raise unread from None
 
 
 def _delivered(peer: AnyPeer, message: Outgoing) -> Awaitable[Any]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from slim_actors import wire
 from slim_actors.batches import Problem
 from slim_actors.errors import DeliveryError, from_wire
 from slim_actors.link import Link
 from slim_actors.names import Address
+from slim_actors.owner import Takes, one_by_one
 from slim_actors.pulse import Pulse
 from slim_actors.transport.base import Payload, Session
 
@@ -32,10 +32,10 @@ class Watch:
     def __init__(self, session: Session, pulse: Pulse, ended: Callable[[str], None]) -> None:
         self._ended: Callable[[str], None] | None = ended
         self._greeting: asyncio.Future[DeliveryError | None] = asyncio.get_running_loop().create_future()
-        self.takes: Mapping[type[wire.Frame], Callable[[Any], None]] = {
-            wire.Hello: self._greeted,
-            wire.Error: self._failed,
-            wire.Leaving: self._left,
+        self.takes: Takes = {
+            wire.Hello: one_by_one(self._greeted),
+            wire.Error: one_by_one(self._failed),
+            wire.Leaving: one_by_one(self._left),
         }
         """See `LinkOwner.takes`."""
         self._link = Link(session, self, pulse)

@@ -6,6 +6,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from itertools import accumulate, chain
 
+from slim_actors import wire
+from slim_actors.errors import DeliveryError
 from slim_actors.limits import BATCH_FRAMES
 from slim_actors.routing.outgoing import Chunk, Pending
 
@@ -13,6 +15,9 @@ __all__ = ["Window"]
 
 _FIRST_BYTES = 16 * 1024 * 1024
 """What may be under way before the agent's hello has said how many bytes."""
+_MOST_CLAIMED = 100_000
+"""Messages of which a peer may say that they were accepted although none was sent, or with others; with four
+times those that were sent: what comes again after an outage is accepted again."""
 
 
 class Window:
@@ -35,7 +40,7 @@ class Window:
         self._size = size
         self._most_bytes = _FIRST_BYTES
         self._bytes = 0
-        self._credited = 0
+        self._credited = self._claimed = 0
         self._waiting: OrderedDict[int, Pending] = OrderedDict()
         self._chunks: set[Chunk] = set()
         """Those that are under way."""
@@ -71,6 +76,18 @@ class Window:
         self._more_waiting += chunk.count - 1
         self._admit()
 
+    def replied(self, message_id: int) -> Pending | None:
+        """Give the ask whose reply has come, and its place back; None if no ask is under way with this id."""
+        pending = self.pending.get(message_id)
+        if pending is None or pending.message.kind is not wire.Ask:
+            return None
+        del self.pending[message_id]
+        pending.has_reply = True
+        self._bytes -= pending.size
+        if self._waiting:
+            self._admit()
+        return pending
+
     def remove(self, pending: Pending) -> bool:
         """Give back the place of a message that has ended; tell whether it had been sent."""
         message_id = pending.message.id
@@ -97,12 +114,44 @@ class Window:
             self._admit()
         return was_sent
 
-    def find(self, message_id: int) -> Pending | None:
+    def _find(self, message_id: int) -> Pending | None:
         """Give what is under way with this id, which may be any of a chunk."""
         found = self.pending.get(message_id)
         if found is None and self._chunks:
             return next((chunk for chunk in self._chunks if message_id in chunk.ids), None)
         return found
+
+    def accepted(self, first: int, count: int) -> bool:
+        """End tells with ids that follow each other; False if the replica claims too much of the kind."""
+        pending = self.pending.get(first)
+        if pending is not None and pending.span == count:
+            # Either one, or a whole chunk, as nearly always.
+            pending.end()
+            return True
+        self._claimed += count
+        if self._claimed > _MOST_CLAIMED + 4 * self.sent:
+            # Each is looked for: a few bytes would make a lot of work.
+            return False
+        if count <= len(self.pending):
+            for message_id in range(first, first + count):
+                self.end(message_id)
+            return True
+        # Some of a chunk, or what a peer makes up: so what there is decides how long this takes.
+        ids = range(first, first + count)
+        for pending in list(self.pending.values()):
+            if isinstance(pending, Chunk):
+                pending.end_some(ids)
+            elif pending.message.id in ids:
+                pending.end()
+        return True
+
+    def end(self, message_id: int, error: DeliveryError | None = None) -> None:
+        """End what is under way with this id, which may be one of a chunk: with an error, or well."""
+        pending = self._find(message_id)
+        if isinstance(pending, Chunk):
+            pending.end_some(range(message_id, message_id + 1), error)
+        elif pending is not None:
+            pending.end(error=error)
 
     def credit(self, total: int) -> None:
         """Take note of how many messages the replica's mailbox has accepted in all."""

@@ -17,7 +17,7 @@ import ctypes
 import itertools
 import struct
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from threading import RLock, get_ident
 from time import sleep
 from types import ModuleType
@@ -30,7 +30,6 @@ __all__ = ["Direct", "fits"]
 _READY = 0
 _AT_ONCE = 64 * 1024
 """Bytes up to which one copy more costs less than a call for each piece."""
-_ABSENT, _PRESENT = b"\0", b"\1"
 _CONTRACT = 30
 """The version of UniFFI's calling convention."""
 _CHECKSUMS = {
@@ -51,18 +50,32 @@ _RECORDS = {
     },
 }
 """The fields of what comes with a payload, and their types, in the order in which they come over."""
-_STRUCTS = {"_UniffiRustBuffer": ["capacity", "len", "data"], "_UniffiRustCallStatus": ["code", "error_buf"]}
+_STRUCTS = {
+    "_UniffiForeignBytes": ["len", "data"],
+    "_UniffiRustBuffer": ["capacity", "len", "data"],
+    "_UniffiRustCallStatus": ["code", "error_buf"],
+}
+
+_source = struct.Struct(">QB").unpack_from
+_size = struct.Struct(">I").unpack_from
 
 _Future = tuple[Callable[..., None], Callable[..., Any], Callable[[int], None], Callable[[int], None]]
 """How a future of Rust is polled, completed, cancelled and freed."""
 
 
+class _Bytes(ctypes.Structure):
+    """What Rust copies from, as in the generated code, but made of bytes at once."""
+
+    _fields_ = (("len", ctypes.c_int32), ("data", ctypes.c_char_p))
+
+
 class _Wait:
     """Waits for one future of Rust."""
 
-    __slots__ = ("cancel", "code", "future", "is_polling", "loop", "thread")
+    __slots__ = ("cancel", "code", "future", "is_polling", "loop", "rust", "thread")
 
-    def __init__(self, cancel: Callable[[], None]) -> None:
+    def __init__(self, rust: int, cancel: Callable[[int], None]) -> None:
+        self.rust = rust
         self.cancel = cancel
         self.loop = asyncio.get_running_loop()
         self.thread = get_ident()
@@ -101,6 +114,8 @@ class Direct:
             )
             return poll, complete, cancel, free
 
+        self._copy = of_memory("ffi_slim_bindings_rustbuffer_from_bytes")
+        self._copy.argtypes = (_Bytes, self._copy.argtypes[1])
         self._allocate = of_memory("ffi_slim_bindings_rustbuffer_alloc")
         self._release = of_memory("ffi_slim_bindings_rustbuffer_free")
         self._clone = of_memory("uniffi_slim_bindings_fn_clone_session")
@@ -134,9 +149,9 @@ class Direct:
         reference = ctypes.byref(status)
         future = self._publish(
             self._clone(session._handle, reference),  # noqa: SLF001
-            self._lower_payload(data, reference),
-            self._lower(_optional(payload_type), reference),
-            self._lower(_ABSENT, reference),
+            self._lower(data, reference),
+            self._copy(_optional(payload_type), reference),
+            self._copy(_ABSENT, reference),
         )
         handle = await self._outcome(future, self._handle, status)
         if tracked:
@@ -149,7 +164,7 @@ class Direct:
         status = self._status()
         reference = ctypes.byref(status)
         whole = self._clone(session._handle, reference)  # noqa: SLF001
-        future = self._receive(whole, self._lower(_ABSENT, reference))
+        future = self._receive(whole, self._copy(_ABSENT, reference))
         # Whoever finds one message after the other there must not keep the loop from everything else.
         buffer = await self._outcome(future, self._buffer, status, gives_way=True)
         try:
@@ -172,13 +187,13 @@ class Direct:
         self._gate.acquire()
         # Also waits for the calls that are under way.
         for wait in list(self._waits.values()):
-            wait.cancel()
+            wait.cancel(wait.rust)
         while self._inside - {get_ident()}:
             sleep(0.001)
 
     async def _outcome(self, future: int, calls: _Future, status: Any, *, gives_way: bool = False) -> Any:
         poll, complete, cancel, free = calls
-        wait: Any = _Wait(partial(cancel, future))
+        wait: Any = _Wait(future, cancel)
         try:
             while True:
                 number = next(self._numbers)
@@ -230,23 +245,16 @@ class Direct:
         if not wait.loop.is_closed():
             wait.loop.call_soon_threadsafe(wait.wake)
 
-    def _lower_payload(self, data: bytes, reference: Any) -> Any:
+    def _lower(self, data: bytes, reference: Any) -> Any:
         size = len(data)
         length = size.to_bytes(4, "big")
         if size <= _AT_ONCE:
-            return self._lower(length + data, reference)
+            return self._copy(_Bytes(4 + size, length + data), reference)
         buffer = self._allocate(4 + size, reference)
         address = ctypes.addressof(buffer.data.contents)
         ctypes.memmove(address, length, 4)
         ctypes.memmove(address + 4, data, size)
         buffer.len = 4 + size
-        return buffer
-
-    def _lower(self, data: bytes, reference: Any) -> Any:
-        size = len(data)
-        buffer = self._allocate(size, reference)
-        ctypes.memmove(buffer.data, data, size)
-        buffer.len = size
         return buffer
 
     def _lift(self, buffer: Any, reference: Any) -> Received:
@@ -256,13 +264,11 @@ class Direct:
         for name in _names(head):
             self._free_name(name, reference)
         try:
-            context, at = _context(head)
-        except EOFError:
+            context, begin, end = _context(head)
+        except struct.error:
             # Whoever sends a message may put as much as he likes before its payload.
             head = ctypes.string_at(address, size)
-            context, at = _context(head)
-        begin = at + 4
-        end = begin + _number(head, at, 4)
+            context, begin, end = _context(head)
         payload = head[begin:end] if end <= len(head) else ctypes.string_at(address + begin, end - begin)
         return Received(payload, *context)
 
@@ -294,41 +300,43 @@ def _has_records(module: Any) -> bool:
 
 
 def _names(data: bytes) -> tuple[int, ...]:
-    source, has_destination = struct.unpack_from(">QB", data)
-    return (source, _number(data, 9, 8)) if has_destination else (source,)
+    source, has_destination = _source(data)
+    return (source, int.from_bytes(data[9:17], "big")) if has_destination else (source,)
 
 
-def _context(data: bytes) -> tuple[tuple[str, str, dict[str, str]], int]:
-    """Give the payload type, the identity and the metadata, and where they end."""
+def _context(data: bytes) -> tuple[tuple[str, str, dict[str, str]], int, int]:
+    """Give the payload type, the identity and the metadata, and where the payload begins and ends.
+
+    Raises:
+        struct.error: There is not enough of it.
+    """
     payload_type, at = _text(data, 17 if data[8] else 9)
     metadata = {}
-    entries = _number(data, at, 4)
+    (entries,) = _size(data, at)
     at += 4
     for _ in range(entries):
         key, at = _text(data, at)
         metadata[key], at = _text(data, at)
     # The number of the connection stands between.
     identity, at = _text(data, at + 8)
-    if at + 4 > len(data):
-        raise EOFError
-    return (payload_type, identity, metadata), at
+    begin = at + 4
+    return (payload_type, identity, metadata), begin, begin + _size(data, at)[0]
 
 
 def _text(data: bytes, at: int) -> tuple[str, int]:
     begin = at + 4
-    end = begin + _number(data, at, 4)
+    end = begin + _size(data, at)[0]
     if end > len(data):
-        raise EOFError
+        raise struct.error
     return data[begin:end].decode(), end
 
 
-def _number(data: bytes, at: int, size: int) -> int:
-    return int.from_bytes(data[at : at + size], "big")
+_ABSENT = _Bytes(1, b"\0")
 
 
 @lru_cache(maxsize=16)
-def _optional(text: str | None) -> bytes:
+def _optional(text: str | None) -> _Bytes:
     if text is None:
         return _ABSENT
     encoded = text.encode()
-    return _PRESENT + len(encoded).to_bytes(4, "big") + encoded
+    return _Bytes(5 + len(encoded), b"\1" + len(encoded).to_bytes(4, "big") + encoded)
