@@ -7,6 +7,8 @@ from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict, deque
 from itertools import chain
 
+from msgspec import Struct
+
 from slim_actors.mailbox import Envelope
 from slim_actors.names import Address
 
@@ -16,6 +18,8 @@ ACCEPTED = b""
 """Stands for the outcome of a tell, which takes no frame of its own."""
 
 _PER_SENDER = 4096
+_TOGETHER, _SHORT = 64, 4096
+"""Messages that are forgotten together, and the bytes of a frame up to which it is."""
 _SENDERS = 1024
 _SECONDS = 120.0
 _BYTES = 64 * 1024 * 1024
@@ -29,6 +33,19 @@ def _key(sender: Address) -> _Key:
     return sender, sender.subject, sender.issuer
 
 
+class _Ended(Struct):
+    """Messages with ids that follow each other and that ended one after the other; forgotten together."""
+
+    since: float
+    """When the first of them ended, and when those before it had ended at the latest."""
+    first: int
+    stop: int
+    are_tells: bool = False
+    """Whether they were accepted together, and are one entry; else each has its own."""
+    has_room: bool = True
+    """Whether the next may be added."""
+
+
 class _Window:
     def __init__(self) -> None:
         self.entries: dict[int, Envelope | bytes] = {}
@@ -36,8 +53,8 @@ class _Window:
         """Tells with ids that follow each other, which were accepted together: the first id, and how many."""
         self.starts: list[int] = []
         """Their first ids, the lowest first: repeated ids must not have all runs looked through."""
-        self.ended: deque[tuple[float, int, int]] = deque()
-        """When which messages ended, in that order: the first id, and how many."""
+        self.ended: deque[_Ended] = deque()
+        """Which messages ended, in that order."""
         self.count = 0
         """How many those are."""
         self.size = 0
@@ -66,7 +83,7 @@ class Outcomes:
     """Remembers, for each sender and id, the running envelope or the encoded frame that ended it.
 
     Bounded: at least the last 4,096 messages, for 120 s, of each of the 1,024 senders that sent last, and
-    64 MiB of outcomes in all. (Tells that were accepted together are forgotten together.) What is still
+    64 MiB of outcomes in all. (What ended together is forgotten together.) What is still
     running is forgotten only with its sender, when 1,024 others have sent since. A message that is sent again
     after that counts as a new one.
     """
@@ -116,11 +133,12 @@ class Outcomes:
             for message_id in ids:
                 entries.pop(message_id, None)
         window.latest = max(window.latest, ids[-1])
-        if len(ids) > 1:
+        are_tells = len(ids) > 1
+        if are_tells:
             window.add_run(first, len(ids))
         else:
             entries[first] = ACCEPTED
-        self._ended(window, first, len(ids))
+        self._ended(window, _Ended(self._loop.time(), first, ids.stop, are_tells, not are_tells))
 
     def end(self, envelope: Envelope, frame: bytes) -> None:
         """Remember the frame that ended a message, or `ACCEPTED`."""
@@ -131,7 +149,15 @@ class Outcomes:
         window.entries[envelope.id] = frame
         window.size += size
         self._size += size
-        self._ended(window, envelope.id, 1)
+        is_short, stop = size <= _SHORT, envelope.id + 1
+        latest = window.ended[-1] if window.ended else None
+        if latest is not None and latest.stop == envelope.id and latest.has_room and is_short:
+            # As most that came together: neither a clock nor the oldest need be looked at for each.
+            latest.stop = stop
+            latest.has_room = stop - latest.first < _TOGETHER
+            window.count += 1
+        else:
+            self._ended(window, _Ended(self._loop.time(), envelope.id, stop, has_room=is_short))
         # The last one stays, however large: it is the likeliest to be asked for again.
         while self._size > _BYTES and self._size > size:
             oldest = next(iter(self._windows.values()))
@@ -149,11 +175,14 @@ class Outcomes:
         if window is not None and window.entries.get(envelope.id) is envelope:
             del window.entries[envelope.id]
 
-    def _ended(self, window: _Window, first: int, count: int) -> None:
-        now, ended = self._loop.time(), window.ended
-        ended.append((now, first, count))
-        window.count += count
-        while window.count - ended[0][2] >= _PER_SENDER or now - ended[0][0] > _SECONDS:
+    def _ended(self, window: _Window, latest: _Ended) -> None:
+        ended = window.ended
+        ended.append(latest)
+        window.count += latest.stop - latest.first
+        while len(ended) > 1 and (
+            window.count - (ended[0].stop - ended[0].first) >= _PER_SENDER
+            or latest.since - ended[1].since > _SECONDS
+        ):
             self._forget_oldest(window)
 
     def _add(self, sender: Address) -> _Window:
@@ -177,12 +206,15 @@ class Outcomes:
         return window
 
     def _forget_oldest(self, window: _Window) -> None:
-        _, first, count = window.ended.popleft()
-        window.count -= count
-        if count > 1:
-            window.drop_run(first)
+        oldest = window.ended.popleft()
+        window.count -= oldest.stop - oldest.first
+        if oldest.are_tells:
+            window.drop_run(oldest.first)
             return
-        frame = window.entries.pop(first, None)
-        if isinstance(frame, bytes):
-            window.size -= len(frame)
-            self._size -= len(frame)
+        size = 0
+        for message_id in range(oldest.first, oldest.stop):
+            frame = window.entries.pop(message_id, None)
+            if isinstance(frame, bytes):
+                size += len(frame)
+        window.size -= size
+        self._size -= size
