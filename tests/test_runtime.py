@@ -140,6 +140,20 @@ async def test_a_message_that_cannot_be_encoded_fails_at_the_caller(runtime: Run
     assert await runtime.ask(Anycast("test/ns/echo"), 1) == 1
 
 
+@frozen
+class Private:
+    _kept: int = 0
+
+
+async def test_a_class_that_cannot_be_a_message_fails_its_own_ask_alone(runtime: Runtime) -> None:
+    await runtime.spawn(Echo)
+    asks = [runtime.ask(Anycast("test/ns/echo"), message) for message in (1, Private(), 2)]
+    first, failed, last = await asyncio.gather(*asks, return_exceptions=True)
+    assert (first, last) == (1, 2)
+    assert isinstance(failed, MalformedMessage)
+    assert "its field _kept is private" in str(failed)
+
+
 async def test_a_message_over_the_limit_is_refused_before_it_costs_the_connection(runtime: Runtime) -> None:
     await runtime.spawn(Echo)
     with pytest.raises(TooLarge, match="one message may have"):

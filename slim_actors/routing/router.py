@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractContextManager, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from msgspec import Raw
 
@@ -93,7 +93,10 @@ class Router:
         items: AsyncIterable[Any] | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """See `Verbs.ask`."""
-        outgoing = self._outgoing(wire.Ask, message, expires, context, items)
+        try:
+            outgoing = self._outgoing(wire.Ask, message, expires, context, items)
+        except Exception as error:  # noqa: BLE001 (its class cannot be a message)
+            return _failed(error)
         if self._hooks.sending:
             return self._deliver_watched(call, route, message, outgoing)
         # As nearly always; without a layer that only passes on what comes.
@@ -367,6 +370,11 @@ class Router:
                 return await acquire()
             except NodeUnreachable:
                 await self._transport.available()
+
+
+async def _failed(error: Exception) -> NoReturn:
+    """Fail where the outcome is awaited: one of many messages must not keep the others from being sent."""
+    raise error
 
 
 def _delivered(peer: AnyPeer, message: Outgoing) -> Awaitable[Any]:
