@@ -17,7 +17,7 @@ from benchmarks.isolation import can_isolate
 from benchmarks.plots import draw
 from benchmarks.report import as_json, comparison, save, table
 from benchmarks.runner import Effort, Samples, measure
-from benchmarks.systems import BARE, OURS, PEERS, System
+from benchmarks.systems import BARE, OURS, PEERS, SKETCH, System
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
@@ -31,6 +31,9 @@ def main(
     *,
     quick: Annotated[bool, typer.Option("--quick", help="Under two minutes; for every day.")] = False,
     peers: Annotated[bool, typer.Option("--peers", help="With other systems, where installed.")] = False,
+    sketch: Annotated[
+        bool, typer.Option("--sketch", help="With a sketch that does nothing but send messages together.")
+    ] = False,
     growth: Annotated[
         bool | None, typer.Option(help="How cost grows, with plots; by default unless quick or with peers.")
     ] = None,
@@ -42,7 +45,7 @@ def main(
     """Measure slim-actors and bare slim-bindings by turns; print a table, and write JSON and plots."""
     usual = QUICK if quick else FULL
     effort = Effort(rounds or usual.rounds, usual.seconds if seconds is None else seconds, peers)
-    systems = [BARE, OURS, *(_installed() if peers else ())]
+    systems = [BARE, OURS, *([SKETCH] if sketch else ()), *(_installed() if peers else ())]
     cases = [case for case in TABLE if only in case.title]
     samples = _measured(cases, systems, effort)
     console.print(table(samples, systems), comparison(samples, systems))
@@ -51,9 +54,9 @@ def main(
             console.print(f"{system.title}: {system.differs}", soft_wrap=True)
     for error, count in samples.errors.items():
         console.print(f"not measured ({count}x): {error}", soft_wrap=True)
-    name = "peers.json" if peers else "table.json"
+    name = "peers.json" if peers else "sketch.json" if sketch else "table.json"
     console.print(f"written: {save(out, name, as_json(samples, effort))}")
-    if growth or (growth is None and not quick and not peers):
+    if growth or (growth is None and not quick and not peers and not sketch):
         _grow(Effort(rounds or 3, 1.0 if seconds is None else seconds), only, out)
 
 

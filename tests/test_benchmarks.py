@@ -12,7 +12,7 @@ from benchmarks.cases import SERIES, TABLE, Case, Series
 from benchmarks.plots import draw
 from benchmarks.report import as_json, comparison, ratios, table
 from benchmarks.runner import Effort, Samples, measure
-from benchmarks.systems import BARE, OURS, PEERS
+from benchmarks.systems import BARE, OURS, PEERS, SKETCH
 from benchmarks.systems.base import Setup
 from tests.conftest import ROOT, Starter
 
@@ -37,6 +37,15 @@ def test_every_figure_of_one_setup_is_measured_on_both_systems() -> None:
     assert dict(samples.errors) == {}
     for case in cases:
         assert all(value is not None and value > 0 for (value,) in samples.values[case].values()), case.title
+
+
+def test_the_sketch_is_measured_where_it_can_do_the_same() -> None:
+    cases = [case for case in TABLE if case.measure in {"latency", "asks", "one_way"}]
+    samples = measure(cases, [SKETCH], TINY, lambda _: None)
+    assert dict(samples.errors) == {}
+    measured = {case.title for case in cases if samples.values[case][SKETCH] != [None]}
+    without = {"one ask at a time, in one process", "64 in flight, 3 replicas"}
+    assert measured == {case.title for case in cases} - without
 
 
 def test_bare_bindings_are_measured_without_slim_actors(start: Starter) -> None:

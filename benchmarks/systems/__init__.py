@@ -7,7 +7,7 @@ import shutil
 
 from attrs import frozen
 
-__all__ = ["BARE", "OURS", "PEERS", "System"]
+__all__ = ["BARE", "OURS", "PEERS", "SKETCH", "System"]
 
 
 @frozen
@@ -40,6 +40,12 @@ BARE = System(
     "bare slim-bindings",
     ("slim_bindings",),
     differs="One message a payload; no types, deadlines, mailboxes or supervision.",
+)
+SKETCH = System(
+    "sketch",
+    "batching alone",
+    ("slim_bindings",),
+    differs="No types, deadlines, credit, dedupe, mailboxes or supervision: the floor under slim-actors.",
 )
 PEERS = (
     System(
