@@ -8,13 +8,14 @@ import pytest
 from attrs import frozen
 
 from slim_actors import DeliveryError, Expired, MalformedMessage, Request, Runtime, Unicast, wire
+from slim_actors.batches import decode_batch
 from slim_actors.messages import RAW
 from slim_actors.receipts import WINDOW
 from slim_actors.routing.outgoing import Chunk, Outgoing, Pending
 from slim_actors.routing.window import Window
 from slim_actors.testing import TestRuntime
 from tests.agents_for_tests import Gate, Wait, Worker
-from tests.conftest import eventually
+from tests.conftest import World, eventually
 
 ROOM = WINDOW + 50
 """More than the window to an agent, its mailbox and its worker have room for."""
@@ -107,3 +108,24 @@ async def test_what_goes_in_one_frame_counts_as_many_messages_for_what_goes_by_i
     assert sent == [1]
     window.credit(1)
     assert sent == [1, 11]
+
+
+@pytest.mark.parametrize("count", [1, 2, 10])
+async def test_an_ask_of_which_its_agent_says_that_it_was_accepted_has_no_reply(
+    world: World, count: int
+) -> None:
+    elsewhere, caller = await world.runtime(), await world.runtime()
+    port = await elsewhere._transport.open("test/ns/worker")
+    route = Unicast("test/ns/worker", mls=True)
+    asking = [asyncio.create_task(caller.ask(route, Wait(str(number)))) for number in range(2)]
+    session = await port.accept()
+    ids: list[int] = []
+    while len(ids) < len(asking):
+        frames = decode_batch((await session.receive()).data).frames
+        ids += [frame.id for frame in frames if isinstance(frame, wire.Ask)]
+    said = [wire.Accepted([(ids[0], count)]), wire.Reply(ids[1], "well")]  # type: ignore[arg-type]
+    await session.send(wire.join([wire.encode(frame) for frame in said]), wire.PAYLOAD_TYPE)
+    first, second = await asyncio.gather(*asking, return_exceptions=True)
+    assert isinstance(first, MalformedMessage)
+    assert first.may_have_run
+    assert second == "well" if count == 1 else isinstance(second, MalformedMessage)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from itertools import accumulate, chain
 
 from slim_actors import wire
-from slim_actors.errors import DeliveryError
+from slim_actors.errors import DeliveryError, MalformedMessage
 from slim_actors.limits import BATCH_FRAMES
-from slim_actors.routing.outgoing import Chunk, Pending
+from slim_actors.routing.outgoing import Chunk, Outgoing, Pending
 
 __all__ = ["Window"]
 
@@ -126,7 +126,8 @@ class Window:
         pending = self.pending.get(first)
         if pending is not None and pending.span == count:
             # Either one, or a whole chunk, as nearly always.
-            pending.end()
+            message = pending.message
+            pending.end(error=_no_reply(message) if message.kind is wire.Ask else None)
             return True
         self._claimed += count
         if self._claimed > _MOST_CLAIMED + 4 * self.sent:
@@ -142,7 +143,7 @@ class Window:
             if isinstance(pending, Chunk):
                 pending.end_some(ids)
             elif pending.message.id in ids:
-                pending.end()
+                self.end(pending.message.id)
         return True
 
     def end(self, message_id: int, error: DeliveryError | None = None) -> None:
@@ -151,7 +152,8 @@ class Window:
         if isinstance(pending, Chunk):
             pending.end_some(range(message_id, message_id + 1), error)
         elif pending is not None:
-            pending.end(error=error)
+            is_odd = error is None and pending.message.kind is wire.Ask
+            pending.end(error=_no_reply(pending.message) if is_odd else error)
 
     def credit(self, total: int) -> None:
         """Take note of how many messages the replica's mailbox has accepted in all."""
@@ -217,3 +219,10 @@ class Window:
         self._waiting.move_to_end(chunk.message.id, last=False)
         self._more_waiting += chunk.count - 1
         return part
+
+
+def _no_reply(message: Outgoing) -> DeliveryError:
+    """Make the error of an ask that ends as a tell does: nobody may take that for a reply of None."""
+    error = MalformedMessage(f"The answer to {message.type} says that it was accepted, and is no reply.")
+    error.may_have_run = True
+    return error
