@@ -208,7 +208,7 @@ class RemoteError(DeliveryError):
     @classmethod
     def of(cls, error: BaseException, *, with_traceback: bool = False) -> RemoteError:
         """Describe the exception of a handler so that it can travel."""
-        remote_type, text = type(error).__name__, _text_of(error)
+        remote_type, text = type(error).__name__, text_of(error)
         return cls(
             f"{remote_type}: {text}" if text else remote_type,
             remote_type=remote_type,
@@ -220,7 +220,8 @@ class RemoteError(DeliveryError):
 _MOST_TEXT = 16_000
 
 
-def _text_of(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """Give the text of an exception, whatever class of a user's it is of."""
     try:
         return _sendable(str(error))
     except Exception:  # noqa: BLE001 (a text of the user's making)

@@ -14,7 +14,7 @@ from typing import Any, ForwardRef, Generic, TypeVar, get_args, get_origin, get_
 import msgspec
 import msgspec.inspect
 
-from slim_actors.errors import DeclarationError, MalformedMessage
+from slim_actors.errors import DeclarationError, MalformedMessage, text_of
 from slim_actors.models import decode_hook, is_model
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "Signal",
     "StreamRequest",
     "body_of",
-    "malformed",
     "reply_body",
     "reply_type",
     "same_type",
@@ -176,7 +175,7 @@ class Body:
         _check_fields(declared)
         self.declared = declared
         self.decode: Callable[[bytes | msgspec.Raw], Any]
-        """Reads a body, without a layer of Python; `malformed` makes the right error of what it raises."""
+        """Reads a body, without a layer of Python; `read` makes the right error of what it raises."""
         self.decode = msgspec.msgpack.Decoder(declared, dec_hook=decode_hook).decode
         self._all: msgspec.msgpack.Decoder[list[Any]] | None = None
 
@@ -189,7 +188,7 @@ class Body:
         try:
             return self.decode(raw)
         except Exception as error:  # noqa: BLE001 (also what a validator of the user's class raises)
-            raise malformed(error, what) from None
+            raise _malformed(error, what) from None
 
     def read_all(self, raw: msgspec.Raw) -> list[Any]:
         """Read a list of bodies, in one go.
@@ -203,17 +202,17 @@ class Body:
         try:
             return self._all.decode(raw)
         except Exception as error:  # noqa: BLE001 (as in `read`)
-            raise MalformedMessage(f"One of several cannot be read: {error}.") from None
+            raise MalformedMessage(f"One of several cannot be read: {text_of(error)}.") from None
 
 
-def malformed(error: Exception, what: str) -> MalformedMessage:
+def _malformed(error: Exception, what: str) -> MalformedMessage:
     """Make the error that a body is not of the declared type, of what `Body.decode` raised."""
     if isinstance(error, msgspec.ValidationError):
         return MalformedMessage(f"{what} does not fit its declaration: {error}.")
     if isinstance(error, msgspec.DecodeError | RecursionError | UnicodeDecodeError):
         return MalformedMessage(f"{what} cannot be read: {error}.")
     # A validator or converter of the user's class raised it.
-    return MalformedMessage(f"{what} was refused with {type(error).__name__}: {error}.")
+    return MalformedMessage(f"{what} was refused with {type(error).__name__}: {text_of(error)}.")
 
 
 RAW = Body(msgspec.Raw)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from contextvars import ContextVar
 from typing import Any
 
+import attrs
 import pytest
 from attrs import frozen
 
@@ -118,6 +120,76 @@ async def test_a_reply_that_is_not_of_the_declared_type_fails_its_own_ask_alone(
         assert isinstance(error, MalformedMessage)
         assert re.match(r"The reply to .*Count does not fit its declaration: Expected `int`", str(error))
         assert error.may_have_run
+
+
+TENANT: ContextVar[str] = ContextVar("tenant")
+
+
+class Speechless(Exception):
+    def __str__(self) -> str:
+        raise ValueError("there is no text")
+
+
+class Hard(BaseException):
+    pass
+
+
+def check(_: object, __: object, text: str) -> None:
+    if text == "speechless":
+        raise Speechless
+    if text == "hard":
+        raise Hard
+    if text == "tenant" and TENANT.get() != "acme":
+        raise ValueError("It is another's.")
+
+
+@frozen
+class Checked:
+    text: str = attrs.field(validator=check)
+
+
+@frozen
+class Check(Request[Checked]):
+    text: str
+
+
+class Checker(Agent, name="test/ns/checker"):
+    @handler
+    async def check(self, message: Check) -> Any:
+        return {"text": message.text}
+
+    @handler
+    async def checked(self, message: Checked) -> str:
+        return message.text
+
+
+async def test_whatever_the_class_of_a_reply_raises_is_the_outcome_of_its_own_ask(runtime: Runtime) -> None:
+    await runtime.spawn(Checker)
+    route = Anycast("test/ns/checker")
+    for _ in range(2):
+        asking = [runtime.ask(route, Check(text)) for text in ("a", "speechless", "b", "hard", "c")]
+        replies = await asyncio.gather(*asking, return_exceptions=True)
+        assert [reply.text for reply in replies if isinstance(reply, Checked)] == ["a", "b", "c"]
+        assert isinstance(replies[1], MalformedMessage)
+        assert isinstance(replies[3], Hard)
+
+
+async def test_the_class_of_a_reply_finds_the_context_variables_of_who_asked(runtime: Runtime) -> None:
+    await runtime.spawn(Checker)
+    TENANT.set("acme")
+    assert (await runtime.ask(Anycast("test/ns/checker"), Check("tenant"))).text == "tenant"
+
+
+async def test_an_exception_that_has_no_text_refuses_its_message_and_no_other(runtime: Runtime) -> None:
+    await runtime.spawn(Checker)
+    with_no_text = Checked("a")
+    object.__setattr__(with_no_text, "text", "speechless")
+    asking = [
+        runtime.ask(Anycast("test/ns/checker"), one) for one in (Checked("a"), with_no_text, Checked("b"))
+    ]
+    replies = await asyncio.gather(*asking, return_exceptions=True)
+    assert (replies[0], replies[2]) == ("a", "b")
+    assert isinstance(replies[1], MalformedMessage)
 
 
 async def test_a_message_without_a_handler_is_an_error_that_says_what_is_taken(runtime: Runtime) -> None:

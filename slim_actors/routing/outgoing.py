@@ -10,12 +10,21 @@ from msgspec import Raw, Struct, field, structs
 
 from slim_actors import wire
 from slim_actors.call import Call
-from slim_actors.errors import Busy, CallCycle, DeliveryError, Expired, PeerLost, Stopped, Untrusted
+from slim_actors.errors import (
+    Busy,
+    CallCycle,
+    DeliveryError,
+    Expired,
+    MalformedMessage,
+    PeerLost,
+    Stopped,
+    Untrusted,
+)
 from slim_actors.messages import Body
 from slim_actors.routing.breaker import Replica
 from slim_actors.streams import FIRST_ITEMS, Inlet, Outlet
 
-__all__ = ["Chunk", "Late", "Outgoing", "Pending", "Trials", "too_late"]
+__all__ = ["Chunk", "Late", "Outgoing", "Pending", "Trials", "Unread", "too_late"]
 
 _MOST_LOSSES = 5
 
@@ -59,6 +68,18 @@ class Outgoing(Struct, frozen=True, eq=False, gc=False):
             return wire.Tells(self.id, self.type, Raw(wire.join(self.body)), ttl, context)
         return wire.Stream(self.id, self.type, self.body, ttl, context, follows, FIRST_ITEMS)
 
+    def read(self, reply: Raw) -> Any:
+        """Read the reply.
+
+        Raises:
+            MalformedMessage: It is not of the type that the message declares.
+        """
+        try:
+            return self.replies.read(reply, f"The reply to {self.type}")
+        except MalformedMessage as error:
+            error.may_have_run = True
+            raise
+
     def one(self, message_id: int) -> Outgoing:
         """Give one of several tells by itself."""
         body = Raw(self.body[message_id - self.id])
@@ -67,6 +88,16 @@ class Outgoing(Struct, frozen=True, eq=False, gc=False):
 
 class Late(Exception):
     """The deadline has passed; why is for the router to say."""
+
+
+class Unread(Exception):
+    """The reply has come and raised something when it was read: whoever waits for it reads it once more.
+
+    What a user's own class raises, and what it looks up in context variables, is for who asked alone.
+    """
+
+    def __init__(self, reply: Raw) -> None:
+        self.reply = reply
 
 
 class Pending(Struct, eq=False):

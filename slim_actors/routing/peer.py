@@ -23,11 +23,11 @@ from slim_actors.errors import (
 )
 from slim_actors.limits import BATCH_BYTES, Limits
 from slim_actors.link import Link
-from slim_actors.messages import malformed, same_type
+from slim_actors.messages import same_type
 from slim_actors.names import Address
 from slim_actors.owner import Takes, one_by_one
 from slim_actors.pulse import Pulse
-from slim_actors.routing.outgoing import Chunk, Late, Outgoing, Pending
+from slim_actors.routing.outgoing import Chunk, Late, Outgoing, Pending, Unread
 from slim_actors.routing.window import Window
 from slim_actors.streams import Inlet, Outlet
 from slim_actors.transport.base import Payload, Session
@@ -114,7 +114,7 @@ class Peer:
         return "*" in self._idempotent or any(same_type(known, wire_type) for known in self._idempotent)
 
     async def deliver(self, message: Outgoing) -> Any:
-        """Send a message and wait for its outcome: the raw reply, or None for one that wants no reply.
+        """Send a message and wait for its outcome: the reply, or None for one that wants no reply.
 
         Cancelling this cancels the message at the replica.
 
@@ -124,6 +124,8 @@ class Peer:
         pending = self._begin(message)
         try:
             return await pending.outcome
+        except Unread as unread:
+            return message.read(unread.reply)
         finally:
             if pending.pump is None:
                 if not pending.has_reply:
@@ -302,13 +304,13 @@ class Peer:
             if pending.size > BATCH_BYTES:
                 # Whatever else belongs to it need not be sent.
                 self._link.forget(frame.id)
-            message = pending.message
             try:
-                pending.end(message.replies.decode(frame.body))
-            except Exception as error:  # noqa: BLE001 (also what a validator of the user's class raises)
-                unread = malformed(error, f"The reply to {message.type}")
-                unread.may_have_run = True
-                pending.end(error=unread)
+                pending.end(pending.message.replies.decode(frame.body))
+            except BaseException as error:
+                # Whatever it is, also of the user's own class: it is no end of those who wait for others.
+                pending.end(error=Unread(frame.body))
+                if isinstance(error, KeyboardInterrupt | SystemExit):
+                    raise
         if self.is_leaving:
             self._leave_if_done()
 
