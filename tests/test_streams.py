@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -314,6 +315,21 @@ async def test_items_can_be_sent_along_with_a_message(runtime: Runtime, counter:
     assert await runtime.ask(COUNTER, Sum(5)) == 5
     doubled = runtime.stream(COUNTER, Double(), items=points(600))
     assert [point.x async for point in doubled] == [2 * x for x in range(600)]
+
+
+async def test_an_ask_with_items_that_is_cancelled_before_it_begins_leaves_nothing_behind(
+    runtime: Runtime, counter: Counter, recwarn: pytest.WarningsRecorder
+) -> None:
+    async def points() -> AsyncIterator[Point]:
+        yield Point(1)
+
+    assert await runtime.ask(COUNTER, Sum(1)) == 1
+    asking = asyncio.create_task(runtime.ask(COUNTER, Sum(1), items=points()))
+    asking.cancel()
+    await asyncio.wait([asking])
+    del asking
+    gc.collect()
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 async def test_items_are_read_no_further_than_the_handler_reads(runtime: Runtime, counter: Counter) -> None:

@@ -97,7 +97,8 @@ class Router:
             outgoing = self._outgoing(wire.Ask, message, expires, context, items)
         except Exception as error:  # noqa: BLE001 (its class cannot be a message)
             return _failed(error)
-        if self._hooks.sending:
+        if self._hooks.sending or items is not None:
+            # Nothing is begun before it is awaited, which it may never be.
             return self._deliver_watched(call, route, message, outgoing)
         # As nearly always; without a layer that only passes on what comes.
         return self.deliver(call, route, outgoing)
