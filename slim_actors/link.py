@@ -170,6 +170,11 @@ class Link:
         self.backlog += len(frame)
         self._wake()
 
+    @property
+    def has_long(self) -> bool:
+        """Whether a long frame waits to be sent, and perhaps others behind it."""
+        return bool(self._long.ids)
+
     def forget(self, message_id: int) -> None:
         """Neither send nor take what is left of the long frames of a message."""
         if self._long.ids:

@@ -381,3 +381,34 @@ def test_anycast_takes_large_messages_too() -> None:
             return await runtime.ask(Anycast(NAME), content(MIB))
 
     assert asyncio.run(run()) == content(MIB)
+
+
+async def test_what_has_its_reply_is_not_sent_behind_a_long_message(world: World) -> None:
+    elsewhere, caller = await world.runtime(), await world.runtime()
+    port = await elsewhere._transport.open(NAME)
+    route = Unicast(NAME, mls=True)
+    first = asyncio.create_task(caller.ask(route, 0))
+    session = await port.accept()
+
+    async def answer(message_id: int) -> None:
+        reply = wire.encode(wire.Reply(message_id, "well"))  # type: ignore[arg-type]
+        await session.send(wire.join([reply]), wire.PAYLOAD_TYPE)
+
+    async def next_of(*kinds: type[wire.Frame]) -> Any:
+        while True:
+            for frame in decode_batch((await session.receive()).data).frames:
+                if isinstance(frame, kinds):
+                    return frame
+
+    await answer((await next_of(wire.Ask)).id)
+    assert await first == "well"
+    asking = [asyncio.create_task(caller.ask(route, body)) for body in (content(2 * MIB), "behind it")]
+    long = await next_of(wire.Part)
+    # As after an outage, when it is sent once more, and the reply to the first time comes.
+    await answer(long.id + 1)
+    assert await asking[1] == "well"
+    last = asyncio.create_task(caller.ask(route, "last"))
+    assert (await next_of(wire.Ask)).id == long.id + 2
+    await answer(long.id)
+    await answer(long.id + 2)
+    assert [await asking[0], await last] == ["well", "well"]

@@ -295,14 +295,15 @@ class Peer:
         self._link.send(wire.Grant(message_id, total))
 
     def _replied(self, frames: Sequence[wire.Reply]) -> None:
+        has_long = self._link.has_long
         for frame in frames:
             pending = self._window.replied(frame.id)
             if pending is None:
                 # Of what has its outcome, or wants no reply.
                 self._window.end(frame.id)
                 continue
-            if pending.size > BATCH_BYTES:
-                # Whatever else belongs to it need not be sent.
+            if has_long:
+                # Whatever else belongs to it need not be sent, nor itself once more, behind others.
                 self._link.forget(frame.id)
             try:
                 pending.end(pending.message.replies.decode(frame.body))
