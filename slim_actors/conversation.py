@@ -316,7 +316,7 @@ class Conversation:
         if self._visit.identity is None:
             self._identify(envelope.sender)
         if self._receipts.waiting > 2 * WINDOW:
-            raise Busy(f"{2 * WINDOW} messages of this caller wait already.", _RETRY_AFTER)
+            raise self._too_many()
         if frame is None and size > self._limits.max_payload:
             raise TooLarge(too_large(size, self._limits.max_payload))
         self._visit.hold(size)
@@ -348,6 +348,17 @@ class Conversation:
         self.open[envelope.id] = envelope
         self._visit.count(envelope.size)
         self._visit.count_stream(envelope.outlet is not None or envelope.inlet is not None)
+        if not envelope.was_accepted:
+            # It waits at this door from now on, where there is no more room than for what comes anew.
+            before.taken()
+            self._receipts.received += 1
+            if self._receipts.waiting > 2 * WINDOW:
+                self._cell.mailbox.discard(envelope)
+                self._cell.fail(envelope, self._too_many())
+
+    @staticmethod
+    def _too_many() -> Busy:
+        return Busy(f"{2 * WINDOW} messages of this caller wait already.", _RETRY_AFTER)
 
     def give_away(self, envelope: Envelope) -> None:
         """Count a message out that goes on elsewhere."""

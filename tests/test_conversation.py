@@ -12,6 +12,7 @@ from attrs import frozen
 from slim_actors import Agent, Mailbox, handler, wire
 from slim_actors.batches import decode_batch
 from slim_actors.names import Address
+from slim_actors.receipts import WINDOW
 from slim_actors.transport.base import Session, SessionOptions
 from tests.conftest import World
 
@@ -275,3 +276,38 @@ async def test_a_tell_that_expires_is_no_outcome_of_another_message_with_its_id(
     while not any(isinstance(frame, wire.Reply) for frame in frames):
         frames += decode_batch((await peer.session.receive()).data).frames
     assert not any(isinstance(frame, wire.Error) for frame in frames)
+
+
+async def test_what_waits_at_the_door_and_is_sent_again_on_another_session_waits_at_that_one(
+    world: World,
+) -> None:
+    may_go_on = asyncio.Event()
+
+    class Held(Agent, name=NAME):
+        mailbox = Mailbox(capacity=1)
+
+        @handler
+        async def hold(self, message: int) -> None:
+            await may_go_on.wait()
+
+    runtime = await world.runtime()
+    await runtime.spawn(Held)
+    port = await runtime._transport.open("test/ns/peer")
+    first, second = [Peer(await port.connect(Address(NAME), SessionOptions())) for _ in range(2)]
+    door = 2 * WINDOW
+    await first.send(*asks(1, [1], "int"))
+    await first.send(*asks(2, [1], "int"))
+    waiting = asks(3, [1] * door, "int")
+    await first.send(*waiting)
+    await second.send(*waiting)
+    # There is room at the first door again, and none for more at the second one.
+    more = asks(10_000, [1], "int")
+    await first.send(*more)
+    await second.send(*more, *asks(20_000, [1], "int"))
+    assert await second.errors(2) == {10_000: "busy", 20_000: "busy"}
+    may_go_on.set()
+    assert await second.outcomes(door) == dict.fromkeys(range(3, 3 + door))
+    await first.send(*asks(30_000, [1, 1], "int"))
+    await second.send(*asks(40_000, [1, 1], "int"))
+    assert (await first.outcomes(4)).keys() >= {1, 2}
+    assert len(await second.outcomes(2)) == 2
