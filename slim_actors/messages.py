@@ -8,6 +8,7 @@ declares.
 from __future__ import annotations
 
 import sys
+from asyncio import CancelledError
 from collections.abc import Callable
 from typing import Any, ForwardRef, Generic, TypeVar, get_args, get_origin, get_type_hints
 
@@ -71,6 +72,8 @@ class Signal:
 
 _PLAIN = (str, bytes, int, float, bool, type(None), list, dict)
 _AS_BYTES = (bytearray, memoryview)
+_ENDS = (CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What is no word about a body. All else is: the panic of a library in Rust, for one, is no `Exception`."""
 
 # Looked up once a message, so remembered; classes live as long as their program does.
 _names: dict[type[Any], str] = {}
@@ -187,7 +190,9 @@ class Body:
         """
         try:
             return self.decode(raw)
-        except Exception as error:  # noqa: BLE001 (also what a validator of the user's class raises)
+        except _ENDS:
+            raise
+        except BaseException as error:  # noqa: BLE001 (also what a validator of the user's class raises)
             raise _malformed(error, what) from None
 
     def read_all(self, raw: msgspec.Raw) -> list[Any]:
@@ -201,11 +206,13 @@ class Body:
             self._all = msgspec.msgpack.Decoder(list[self.declared], dec_hook=decode_hook)  # type: ignore[name-defined]
         try:
             return self._all.decode(raw)
-        except Exception as error:  # noqa: BLE001 (as in `read`)
+        except _ENDS:
+            raise
+        except BaseException as error:  # noqa: BLE001 (as in `read`)
             raise MalformedMessage(f"One of several cannot be read: {text_of(error)}.") from None
 
 
-def _malformed(error: Exception, what: str) -> MalformedMessage:
+def _malformed(error: BaseException, what: str) -> MalformedMessage:
     """Make the error that a body is not of the declared type, of what `Body.decode` raised."""
     if isinstance(error, msgspec.ValidationError):
         return MalformedMessage(f"{what} does not fit its declaration: {error}.")
