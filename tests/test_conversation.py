@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -295,14 +296,22 @@ async def test_what_waits_at_the_door_and_is_sent_again_on_another_session_waits
     port = await runtime._transport.open("test/ns/peer")
     first, second = [Peer(await port.connect(Address(NAME), SessionOptions())) for _ in range(2)]
     door = 2 * WINDOW
-    await first.send(*asks(1, [1], "int"))
-    await first.send(*asks(2, [1], "int"))
+    numbers = count(50_000)
+
+    async def took(peer: Peer, sent: list[wire.Ask]) -> None:
+        # What nobody handles is refused at once, whatever waits: the two sessions have no order between them.
+        unknown = next(numbers)
+        await peer.send(*sent, *asks(unknown, [0], "unknown"))
+        assert unknown in await peer.errors(1)
+
+    await took(first, asks(1, [1], "int"))
+    await took(first, asks(2, [1], "int"))
     waiting = asks(3, [1] * door, "int")
-    await first.send(*waiting)
-    await second.send(*waiting)
+    await took(first, waiting)
+    await took(second, waiting)
     # There is room at the first door again, and none for more at the second one.
     more = asks(10_000, [1], "int")
-    await first.send(*more)
+    await took(first, more)
     await second.send(*more, *asks(20_000, [1], "int"))
     assert await second.errors(2) == {10_000: "busy", 20_000: "busy"}
     may_go_on.set()
