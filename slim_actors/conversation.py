@@ -124,9 +124,9 @@ class Conversation:
         await self.link.close()
 
     @property
-    def busy(self) -> bool:
-        """See `LinkOwner.busy`: a caller that is gone must not keep handlers running."""
-        return bool(self.open)
+    def outstanding(self) -> int:
+        """See `LinkOwner.outstanding`: a caller that is gone must not keep handlers running."""
+        return len(self.open)
 
     def problem(self, problem: Problem) -> None:
         """See `LinkOwner.problem`."""

@@ -44,6 +44,8 @@ _LIMITS = Limits()
 _CLOSE_WITHIN = 1.0
 _MOST_FLUSHES = 8
 _GOODBYE_WITHIN = 0.1
+_WORTH_HALVING = 128
+"""Frames; with fewer the second payload costs more than both ends gain by working at the same time."""
 
 
 class Link:
@@ -126,8 +128,8 @@ class Link:
 
     @property
     def busy(self) -> bool:
-        """Whether something is expected from the peer."""
-        return self._owner.busy
+        """Whether the peer's death would matter now."""
+        return self._owner.outstanding > 0
 
     def send(self, frame: wire.Frame) -> bytes:
         """Put a frame into the next batch, and give its bytes. On a link that is over it goes nowhere.
@@ -289,8 +291,11 @@ class Link:
             self._is_writing = False
 
     def _gather(self) -> list[bytes]:
-        frames = self._frames
-        if self.backlog <= BATCH_BYTES and len(frames) <= BATCH_FRAMES and not (self._long or self._plain):
+        frames, most = self._frames, BATCH_FRAMES
+        if self.is_caller and len(frames) >= _WORTH_HALVING and len(frames) == self._owner.outstanding:
+            # Nothing else is under way: in one payload each end would wait while the other works.
+            most = len(frames) // 2
+        elif self.backlog <= BATCH_BYTES and len(frames) <= most and not (self._long or self._plain):
             # All that waits is frames that go together, so they need not be counted one by one.
             every = list(frames)
             frames.clear()
@@ -298,7 +303,7 @@ class Link:
             return every
         batch = [frames.popleft()]
         size = len(batch[0])
-        while frames and len(batch) < BATCH_FRAMES and size + len(frames[0]) <= BATCH_BYTES:
+        while frames and len(batch) < most and size + len(frames[0]) <= BATCH_BYTES:
             batch.append(frames.popleft())
             size += len(batch[-1])
         self.backlog -= size

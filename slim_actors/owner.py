@@ -33,8 +33,8 @@ class LinkOwner(Protocol):
     """A frame of any other type is passed over. Must be there before the link is."""
 
     @property
-    def busy(self) -> bool:
-        """Whether the owner waits for something from the peer, so that its death matters now."""
+    def outstanding(self) -> int:
+        """How many messages have no outcome yet: while there are any, the death of the peer matters now."""
 
     def problem(self, problem: Problem) -> None:
         """Take note of a frame that cannot be read."""

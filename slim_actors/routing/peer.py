@@ -92,13 +92,8 @@ class Peer:
 
     @property
     def outstanding(self) -> int:
-        """How many messages have no outcome yet."""
+        """How many messages have no outcome yet, those too that wait for the hello."""
         return len(self._window)
-
-    @property
-    def busy(self) -> bool:
-        """See `LinkOwner.busy`. Also while something waits for the hello, which a dead replica never says."""
-        return len(self._window) > 0
 
     async def is_there(self) -> bool:
         """See `Link.is_there`."""

@@ -46,9 +46,9 @@ class PlainPeer:
         return self._link.peer
 
     @property
-    def busy(self) -> bool:
-        """See `LinkOwner.busy`."""
-        return self._answer is not None
+    def outstanding(self) -> int:
+        """See `LinkOwner.outstanding`."""
+        return 0 if self._answer is None else 1
 
     @property
     def is_lost(self) -> bool:

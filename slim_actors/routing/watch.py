@@ -26,8 +26,8 @@ class Watch:
         ended: Called with the reason, if `begun` has returned.
     """
 
-    busy = True
-    """See `LinkOwner.busy`: a sign of life is always expected."""
+    outstanding = 1
+    """See `LinkOwner.outstanding`: a sign of life is always expected."""
 
     def __init__(self, session: Session, pulse: Pulse, ended: Callable[[str], None]) -> None:
         self._ended: Callable[[str], None] | None = ended
