@@ -35,7 +35,7 @@ def main(
         bool, typer.Option("--sketch", help="With a sketch that does nothing but send messages together.")
     ] = False,
     growth: Annotated[
-        bool | None, typer.Option(help="How cost grows, with plots; by default unless quick or with peers.")
+        bool | None, typer.Option(help="How cost grows, with plots; by default unless quick or with others.")
     ] = None,
     only: Annotated[str, typer.Option(help="Only cases and series whose title has this in it.")] = "",
     rounds: Annotated[int | None, typer.Option(min=1, help="How often each system has its turn.")] = None,

@@ -7,7 +7,7 @@ there is more to be done about one of them, this does nothing, and they are take
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Raw
 
@@ -63,10 +63,8 @@ class Intake:
         found = self._handler(frames[0].type, frames[0].id, count, size)
         if found is None or not _are_plain(frames):
             return False
-        assert found.body is not None, "only what Declaration.readable gave reads messages"
-        try:
-            messages = found.body.read_all(Raw(wire.join(bodies)))
-        except MalformedMessage:
+        messages = _read(found, Raw(wire.join(bodies)))
+        if messages is None:
             return False
         heard = link.last_heard
         envelopes = [
@@ -95,10 +93,8 @@ class Intake:
         found = None if frame.context else self._handler(frame.type, frame.id, count, size)
         if found is None:
             return False
-        assert found.body is not None, "only what Declaration.readable gave reads messages"
-        try:
-            messages = found.body.read_all(frame.bodies)
-        except MalformedMessage:
+        messages = _read(found, frame.bodies)
+        if messages is None:
             return False
         expires = link.last_heard + min(frame.ttl, LONGEST_TTL)
         # Their bytes are counted together, so it does not matter which one has how many.
@@ -156,6 +152,15 @@ class Intake:
         waiting = {envelope.id: envelope for envelope in envelopes}
         self._conversation.open.update(waiting)
         self._outcomes.begin_all(envelopes[0].sender, waiting)
+
+
+def _read(found: Handler, bodies: Raw) -> list[Any] | None:
+    """Read all bodies; None if one of them cannot be read."""
+    assert found.body is not None, "only what Declaration.readable gave reads messages"
+    try:
+        return found.body.read_all(bodies)
+    except MalformedMessage:
+        return None
 
 
 def _are_plain(frames: Sequence[wire.Ask]) -> bool:

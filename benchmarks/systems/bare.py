@@ -7,11 +7,11 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from time import perf_counter
-from typing import Any
+from typing import Any, NoReturn
 
 import slim_bindings as slim
 
@@ -28,13 +28,16 @@ from benchmarks.systems.base import (
     until_stopped,
 )
 
-__all__ = ["open_client"]
+__all__ = ["be_agent", "config", "join", "open_client", "service"]
 
 SECRET = "a secret for benchmarks, 32 bytes or more"  # noqa: S105 (of nobody)
 AGENT = ("bench", "ns", "bare")
 _MODULE = ("-m", "benchmarks.systems.bare")
 _DISCOVERIES = 64
 _MOST = 4 * 1024 * 1024 - 8 * 1024
+
+Answer = Callable[[slim.Session], Coroutine[Any, Any, None]]
+"""What an agent does with a session."""
 
 
 def service(name: str) -> slim.Service:
@@ -150,7 +153,7 @@ async def open_client(setup: Setup) -> AsyncIterator[Client]:
             began, pid, connection = perf_counter(), os.getpid(), None
             before = resident(pid)
             for _ in range(setup.agents):
-                agent = asyncio.create_task(_serve(await _join(mine, None)))
+                agent = asyncio.create_task(_serve(await join(mine, None), _answer))
                 stack.callback(agent.cancel)
             start_each = (perf_counter() - began) / setup.agents
             memory_each = (resident(pid) - before) / setup.agents
@@ -167,8 +170,7 @@ async def open_client(setup: Setup) -> AsyncIterator[Client]:
             own = mine if not number else slim.create_service(f"client-{os.getpid()}-{number}")
             if number:
                 connection = await own.connect_async(slim.new_insecure_client_config(endpoint))
-            app = own.create_app_with_secret(slim.Name("bench", "ns", "client"), SECRET)
-            await app.subscribe_async(app.name(), connection)
+            app = await join(own, connection, "client")
             # An app that nobody holds leaves its name, and its sessions with it.
             apps.append(app)
             peers.append(await _discover(app, setup))
@@ -199,18 +201,30 @@ def _listen(endpoint: str) -> str:
     return endpoint.removeprefix("http://")
 
 
-async def _join(mine: slim.Service, connection: int | None) -> slim.App:
-    app = mine.create_app_with_secret(slim.Name(*AGENT), SECRET)
+async def join(mine: slim.Service, connection: int | None, service: str = AGENT[-1]) -> slim.App:
+    """Take a name: that of the agent, or another one."""
+    app = mine.create_app_with_secret(slim.Name(*AGENT[:2], service), SECRET)
     await app.subscribe_async(app.name(), connection)
     return app
 
 
-async def _serve(app: slim.App) -> None:
-    """Be the agent."""
+async def be_agent(endpoint: str, answer: Answer) -> NoReturn:
+    """Be the agent, until this process is stopped."""
+    mine = service(f"agent-{os.getpid()}")
+    connection = await mine.connect_async(slim.new_insecure_client_config(endpoint))
+    app = await join(mine, connection)
+    say_ready()
+    agent = asyncio.create_task(_serve(app, answer))
+    agent.add_done_callback(lambda task: task.cancelled() or os._exit(1))
+    await until_stopped()
+    os._exit(0)
+
+
+async def _serve(app: slim.App, answer: Answer) -> None:
     tasks = set()
     while True:
         session = await app.listen_for_session_async(None)
-        task = asyncio.create_task(_answer(session))
+        task = asyncio.create_task(answer(session))
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
@@ -236,16 +250,11 @@ async def _answer(session: slim.Session) -> None:
 
 
 async def _main(role: str, endpoint: str) -> None:
-    mine = service(f"{role}-{os.getpid()}")
-    if role == "node":
-        await mine.run_server_async(slim.new_insecure_server_config(_listen(endpoint)))
-        say_ready()
-    else:
-        connection = await mine.connect_async(slim.new_insecure_client_config(endpoint))
-        app = await _join(mine, connection)
-        say_ready()
-        agent = asyncio.create_task(_serve(app))
-        agent.add_done_callback(lambda task: task.cancelled() or os._exit(1))
+    if role == "agent":
+        await be_agent(endpoint, _answer)
+    mine = service(f"node-{os.getpid()}")
+    await mine.run_server_async(slim.new_insecure_server_config(_listen(endpoint)))
+    say_ready()
     await until_stopped()
     os._exit(0)
 

@@ -28,8 +28,6 @@ from benchmarks.systems.base import (
     folder,
     program,
     resident,
-    say_ready,
-    until_stopped,
 )
 from slim_actors.transport.bindings import calls
 
@@ -105,7 +103,9 @@ async def open_client(setup: Setup) -> AsyncIterator[Client]:
     async with AsyncExitStack() as stack:
         endpoint = address(setup.transport, await stack.enter_async_context(folder()))
         await stack.enter_async_context(program("-m", "benchmarks.systems.bare", "node", endpoint))
-        app, _ = await _connected(f"client-{os.getpid()}", endpoint, "client")
+        mine = bare.service(f"client-{os.getpid()}")
+        connection = await mine.connect_async(slim.new_insecure_client_config(endpoint))
+        app = await bare.join(mine, connection, "client")
         began = perf_counter()
         ready = await stack.enter_async_context(program("-m", "benchmarks.systems.sketch", endpoint))
         agent = slim.Name(*bare.AGENT)
@@ -115,34 +115,10 @@ async def open_client(setup: Setup) -> AsyncIterator[Client]:
         yield client
 
 
-async def _connected(name: str, endpoint: str, service: str) -> tuple[slim.App, slim.Service]:
-    mine = bare.service(name)
-    connection = await mine.connect_async(slim.new_insecure_client_config(endpoint))
-    app = mine.create_app_with_secret(slim.Name(*bare.AGENT[:2], service), bare.SECRET)
-    await app.subscribe_async(app.name(), connection)
-    return app, mine
-
-
-async def _main(endpoint: str) -> None:
-    app, _mine = await _connected(f"agent-{os.getpid()}", endpoint, bare.AGENT[2])
-    say_ready()
-    listening = asyncio.create_task(_listen(app))
-    listening.add_done_callback(lambda task: task.cancelled() or os._exit(1))
-    await until_stopped()
-    os._exit(0)
-
-
-async def _listen(app: slim.App) -> None:
-    lines = []
-    while True:
-        session = await app.listen_for_session_async(None)
-        lines.append(_echo(session))
-
-
-def _echo(session: slim.Session) -> Line:
+async def _answer(session: slim.Session) -> None:
     line = Line(session, lambda message: line.send([message]) if message[0] else None)
-    return line
+    await line.reader
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(*sys.argv[1:]))
+    asyncio.run(bare.be_agent(sys.argv[1], _answer))

@@ -126,8 +126,7 @@ class Window:
         pending = self.pending.get(first)
         if pending is not None and pending.span == count:
             # Either one, or a whole chunk, as nearly always.
-            message = pending.message
-            pending.end(error=_no_reply(message) if message.kind is wire.Ask else None)
+            pending.end(error=_no_reply(pending.message))
             return True
         self._claimed += count
         if self._claimed > _MOST_CLAIMED + 4 * self.sent:
@@ -152,8 +151,7 @@ class Window:
         if isinstance(pending, Chunk):
             pending.end_some(range(message_id, message_id + 1), error)
         elif pending is not None:
-            is_odd = error is None and pending.message.kind is wire.Ask
-            pending.end(error=_no_reply(pending.message) if is_odd else error)
+            pending.end(error=error or _no_reply(pending.message))
 
     def credit(self, total: int) -> None:
         """Take note of how many messages the replica's mailbox has accepted in all."""
@@ -221,8 +219,10 @@ class Window:
         return part
 
 
-def _no_reply(message: Outgoing) -> DeliveryError:
+def _no_reply(message: Outgoing) -> DeliveryError | None:
     """Make the error of an ask that ends as a tell does: nobody may take that for a reply of None."""
+    if message.kind is not wire.Ask:
+        return None
     error = MalformedMessage(f"The answer to {message.type} says that it was accepted, and is no reply.")
     error.may_have_run = True
     return error
