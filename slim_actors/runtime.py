@@ -358,12 +358,13 @@ class Runtime(Verbs):
         from slim_actors.transport.slim import SlimTransport
 
         identity = self._identity or self._settings.identity()
-        transport = SlimTransport(Connection(self._endpoint, self._tls, self._auth), identity)
+        connection = Connection(self._endpoint, self._tls, self._auth)
         if not await self._endpoint.listening():
             if not self._embed:
                 raise no_node(self._endpoint)
+            # Before anything else of SLIM: it is set up for a node then.
             await self._start_node()
-        return transport
+        return SlimTransport(connection, identity)
 
     async def _start_node(self) -> None:
         from slim_actors.transport.node import SlimNode

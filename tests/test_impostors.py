@@ -120,6 +120,30 @@ async def test_a_message_runs_once_although_its_replica_is_refused_while_it_runs
         assert await bob.ask(Anycast(ALICE), "again") == "again"
 
 
+async def test_a_replica_whose_identity_is_refused_keeps_no_caller_from_the_others(
+    pki: Pki, tmp_path: Path, endpoint: str
+) -> None:
+    gate = Gate()
+    gate.open.set()
+    everybody = tmp_path / "everybody.jwks"
+    keys = [json.loads(Trust(pki.folder / f"{key}.pub").jwks)["keys"] for key in ("good", "bad")]
+    everybody.write_text(json.dumps({"keys": [*keys[0], *keys[1]]}))
+    good = Runtime(endpoint, identity=by_key(pki, "good", everybody))
+    bad = Runtime(endpoint, identity=by_key(pki, "bad", everybody))
+    async with good, bad:
+        await good.spawn(lambda: Alice(gate))
+        for _ in range(3):
+            await bad.spawn(lambda: Alice(gate))
+
+        async def ask(caller: str) -> str:
+            async with Runtime(endpoint, identity=by_key(pki, "good"), name=BOB) as bob:
+                return str(await bob.ask(Anycast(ALICE), caller, timeout=10))
+
+        # Discovery leads most of them to some that they refuse first.
+        callers = [f"caller {number}" for number in range(6)]
+        assert await asyncio.gather(*(ask(caller) for caller in callers)) == callers
+
+
 @pytest.mark.parametrize("kind", ["secret", "key"])
 async def test_whoever_shows_a_token_that_slim_has_shown_for_this_side_is_refused(
     kind: str, pki: Pki, endpoint: str

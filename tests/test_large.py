@@ -400,9 +400,11 @@ async def test_what_has_its_reply_is_not_sent_behind_a_long_message(world: World
                 if isinstance(frame, kinds):
                     return frame
 
+    await session.send(wire.join([wire.encode(wire.Hello(1, 1024, [], 2**26, 2**26))]), wire.PAYLOAD_TYPE)
     await answer((await next_of(wire.Ask)).id)
     assert await first == "well"
-    asking = [asyncio.create_task(caller.ask(route, body)) for body in (content(2 * MIB), "behind it")]
+    # So long that the reply comes long before all of it has been sent.
+    asking = [asyncio.create_task(caller.ask(route, body)) for body in (content(24 * MIB), "behind it")]
     long = await next_of(wire.Part)
     # As after an outage, when it is sent once more, and the reply to the first time comes.
     await answer(long.id + 1)

@@ -80,11 +80,23 @@ async def test_the_least_busy_replica_is_chosen(runtime: Runtime) -> None:
     gates = [Gate(), Gate()]
     for gate in gates:
         await runtime.spawn(lambda gate=gate: Worker(gate))  # type: ignore[misc]
+        gate.open.set()
     route = Anycast("test/ns/worker")
+
+    async def both_are_known() -> bool:
+        await runtime.ask(route, Wait("hello"))
+        return all(gate.ended for gate in gates)
+
+    await eventually(both_are_known)
+    for gate in gates:
+        gate.open.clear()
+        gate.began.clear()
+        gate.ended.clear()
     held = [asyncio.create_task(runtime.ask(route, Wait(str(number)))) for number in range(2)]
-    await eventually(lambda: all(len(gate.began) == 1 for gate in gates))
+    await eventually(lambda: all(gate.began for gate in gates))
     gates[0].open.set()
-    await eventually(lambda: len(gates[0].ended) == 1)
+    # Its reply is here, too: else both replicas are as busy as each other.
+    await asyncio.wait(held, return_when=asyncio.FIRST_COMPLETED)
     for number in range(5):
         assert await runtime.ask(route, Wait(f"free {number}")) == f"free {number}"
     assert len(gates[0].ended) == 6

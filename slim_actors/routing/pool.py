@@ -11,7 +11,7 @@ from copy import copy
 from math import inf
 
 from slim_actors.backoff import Backoff
-from slim_actors.errors import DeliveryError
+from slim_actors.errors import DeliveryError, Untrusted
 from slim_actors.routing.breaker import Breaker
 from slim_actors.routing.peer import Peer
 
@@ -124,7 +124,7 @@ class Pool:
     ) -> Peer:
         """Choose the replica for the next message, without a wait where one is known that will do.
 
-        Where none is, this opens a session, twice if the first leads to nobody, or looks for all replicas.
+        Where none is, this opens a session, or some if the first leads to nobody, or looks for all replicas.
 
         Args:
             breaker: The one for the type of the message; see `breaker`.
@@ -135,6 +135,7 @@ class Pool:
         Raises:
             NoRoute: Nobody answers to the name; where somebody did before, nobody does in two rounds.
             NodeUnreachable: The network is away and no replica is known.
+            Untrusted: Whoever was found has an identity that is refused here.
             DeliveryError: The only replica that was found wants no session, or was lost in that moment.
         """
         survivor = await self._survivor(avoid) if ask_first else None
@@ -143,12 +144,12 @@ class Pool:
         if not self._all_left:
             try:
                 await self._meet()
-            except DeliveryError:
-                if not self._has_met_anybody:
+            except DeliveryError as error:
+                # If somebody is there: on a busy machine one set-up may find no answer in the time that SLIM
+                # waits, and one may lead to a replica that is refused here before it leads to others.
+                if not (self._has_met_anybody or isinstance(error, Untrusted)):
                     raise
-                # Somebody was there: on a busy machine one set-up may find no answer in the time that SLIM
-                # waits, and one may lead to a replica that was just refused before it leads to others.
-                await self._meet()
+                await self._look_round()
         if self._all_left:
             await self._look_round()
         if avoid and not self._complete and all(peer.address.instance in avoid for peer in self._usable):
@@ -289,15 +290,16 @@ class Pool:
             self._explorer = asyncio.create_task(self._explore(), name="anycast discovery")
 
     async def _look_round(self) -> None:
-        """Find somebody in the place of replicas that are leaving.
+        """Find somebody in the place of replicas that are leaving, or that are refused here.
 
-        Those keep their name until they have drained, so a set-up may well lead to one of them again; and one
-        that reaches it in the moment of its end waits in vain. So go round, and take who comes first.
+        Both keep their name, so a set-up may well lead to one of them again; and one that reaches a replica
+        in the moment of its end waits in vain. So go round, each time by more set-ups, and take who comes
+        first. Always by some at a time: of one after the other, each can lead to the same replica.
         """
         vain = 0
-        for _ in range(_MOST_ROUNDS):
-            room = _SETUPS_AT_ONCE - len(self._setups)
-            setups = [self._set_up() for _ in range(min(room, len(self._peers) + 1))] or list(self._setups)
+        for turn in range(1, _MOST_ROUNDS + 1):
+            count = min(len(self._peers) + 2**turn, _SETUPS_AT_ONCE - len(self._setups))
+            setups = [self._set_up() for _ in range(count)] or list(self._setups)
             while not all(setup.done() for setup in setups):
                 self._changed.clear()
                 await self._changed.wait()
@@ -307,6 +309,7 @@ class Pool:
             vain += len(errors) == len(setups)
             if vain == _MOST_ROUNDS_IN_VAIN:
                 raise copy(errors[0])
+        await self._wait(setups)
 
     async def _explore(self) -> None:
         """Go once round all replicas: as many set-ups as there are known ones, and one more.

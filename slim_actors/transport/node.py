@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from slim_actors.endpoints import Endpoint
 from slim_actors.errors import ConfigurationError, EndpointInUse
-from slim_actors.transport.bindings import innermost, new_service, no_delay, slim, warm_up
+from slim_actors.transport.bindings import initialise, innermost, new_service, no_delay, slim, warm_up
 from slim_actors.transport.security import server_config
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class SlimNode:
                 raise EndpointInUse(_IN_USE.format(endpoint))
             # A node that was killed leaves its socket file behind, and the next one cannot bind to it.
             endpoint.remove_socket()
+        initialise(for_node=True)
         warming = warm_up()
         service = new_service()
         try:

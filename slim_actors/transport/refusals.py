@@ -43,7 +43,7 @@ def telling_refusals() -> Iterator[None]:
     if os.environ.get("RUST_LOG"):
         yield
         return
-    initialise(_FILTERS)
+    initialise(_FILTERS, for_node=True)
     sys.stdout.flush()
     real = os.dup(1)
     reading, writing = os.pipe()
