@@ -124,7 +124,7 @@ class Pool:
     ) -> Peer:
         """Choose the replica for the next message, without a wait where one is known that will do.
 
-        Where none is, this opens a session, or some if the first leads to nobody, or looks for all replicas.
+        Where none is, this opens a session, twice if the first leads to nobody, or looks for all replicas.
 
         Args:
             breaker: The one for the type of the message; see `breaker`.
@@ -144,12 +144,14 @@ class Pool:
         if not self._all_left:
             try:
                 await self._meet()
-            except DeliveryError as error:
-                # If somebody is there: on a busy machine one set-up may find no answer in the time that SLIM
-                # waits, and one may lead to a replica that is refused here before it leads to others.
-                if not (self._has_met_anybody or isinstance(error, Untrusted)):
-                    raise
+            except Untrusted:
+                # Discovery may well lead there again before it leads to others.
                 await self._look_round()
+            except DeliveryError:
+                if not self._has_met_anybody:
+                    raise
+                # Somebody was there: on a busy machine one set-up may find no answer while SLIM waits.
+                await self._meet()
         if self._all_left:
             await self._look_round()
         if avoid and not self._complete and all(peer.address.instance in avoid for peer in self._usable):
