@@ -19,11 +19,13 @@ from typing import Any
 
 import pytest
 
-from slim_actors import Runtime
+from slim_actors import Runtime, wire
+from slim_actors.batches import decode_batch
 from slim_actors.endpoints import Endpoint
 from slim_actors.testing import MemoryNetwork, TestRuntime, VirtualClock
 from slim_actors.throttle import Throttle
 from slim_actors.transport import introduction
+from slim_actors.transport.base import Session
 from slim_actors.transport.node import SlimNode
 from tests.pki import Pki
 
@@ -192,6 +194,19 @@ async def eventually(condition: Callable[[], bool | Awaitable[bool]], within: fl
             if result if isinstance(result, bool) else await result:
                 return
             await asyncio.sleep(0.01)
+
+
+async def say(session: Session, *frames: wire.Frame) -> None:
+    """Send frames in one payload."""
+    await session.send(wire.join([wire.encode(frame) for frame in frames]), wire.PAYLOAD_TYPE)
+
+
+async def next_of(session: Session, *kinds: type[wire.Frame]) -> Any:
+    """Wait for the first frame of these kinds; what else comes until then, and with it, is dropped."""
+    while True:
+        for frame in decode_batch((await session.receive()).data).frames:
+            if isinstance(frame, kinds):
+                return frame
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from slim_actors.batches import decode_batch
 from slim_actors.names import Address
 from slim_actors.receipts import WINDOW
 from slim_actors.transport.base import Session, SessionOptions
-from tests.conftest import World
+from tests.conftest import World, next_of, say
 
 NAME = "test/ns/collector"
 TELLS = 40
@@ -54,7 +54,7 @@ class Peer:
         self.session = session
 
     async def send(self, *frames: wire.Frame) -> None:
-        await self.session.send(wire.join([wire.encode(frame) for frame in frames]), wire.PAYLOAD_TYPE)
+        await say(self.session, *frames)
 
     async def accepted(self, wanted: set[int]) -> list[wire.Accepted]:
         """Give what comes until all these are accepted."""
@@ -84,10 +84,7 @@ class Peer:
         return found
 
     async def reply(self) -> Any:
-        while True:
-            for frame in decode_batch((await self.session.receive()).data).frames:
-                if isinstance(frame, wire.Reply):
-                    return msgspec.msgpack.decode(frame.body)
+        return msgspec.msgpack.decode((await next_of(self.session, wire.Reply)).body)
 
 
 def ids(frames: list[wire.Accepted]) -> list[int]:

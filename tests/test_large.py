@@ -30,7 +30,7 @@ from slim_actors.names import Address
 from slim_actors.parts import Joiner, Splitter
 from slim_actors.testing import TestRuntime, VirtualClock
 from slim_actors.transport.base import Session, SessionOptions
-from tests.conftest import World
+from tests.conftest import World, next_of, say
 
 NAME = "test/ns/large"
 LARGE = Unicast(NAME)
@@ -226,14 +226,12 @@ class Intruder:
         return cls(await port.connect(Address(NAME), SessionOptions()))
 
     async def send(self, *frames: wire.Frame) -> None:
-        await self.session.send(wire.join([wire.encode(frame) for frame in frames]), wire.PAYLOAD_TYPE)
+        await say(self.session, *frames)
 
     async def error(self, message_id: int) -> wire.Error:
-        while True:
-            for frame in decode_batch((await self.session.receive()).data).frames:
-                if isinstance(frame, wire.Error):
-                    assert frame.id == message_id
-                    return frame
+        error: wire.Error = await next_of(self.session, wire.Error)
+        assert error.id == message_id
+        return error
 
 
 @pytest.mark.parametrize(
@@ -391,26 +389,19 @@ async def test_what_has_its_reply_is_not_sent_behind_a_long_message(world: World
     session = await port.accept()
 
     async def answer(message_id: int) -> None:
-        reply = wire.encode(wire.Reply(message_id, "well"))  # type: ignore[arg-type]
-        await session.send(wire.join([reply]), wire.PAYLOAD_TYPE)
+        await say(session, wire.Reply(message_id, "well"))  # type: ignore[arg-type]
 
-    async def next_of(*kinds: type[wire.Frame]) -> Any:
-        while True:
-            for frame in decode_batch((await session.receive()).data).frames:
-                if isinstance(frame, kinds):
-                    return frame
-
-    await session.send(wire.join([wire.encode(wire.Hello(1, 1024, [], 2**26, 2**26))]), wire.PAYLOAD_TYPE)
-    await answer((await next_of(wire.Ask)).id)
+    await say(session, wire.Hello(wire.VERSION, 1024, [], 2**26, 2**26))
+    await answer((await next_of(session, wire.Ask)).id)
     assert await first == "well"
     # So long that the reply comes long before all of it has been sent.
     asking = [asyncio.create_task(caller.ask(route, body)) for body in (content(24 * MIB), "behind it")]
-    long = await next_of(wire.Part)
+    long = await next_of(session, wire.Part)
     # As after an outage, when it is sent once more, and the reply to the first time comes.
     await answer(long.id + 1)
     assert await asking[1] == "well"
     last = asyncio.create_task(caller.ask(route, "last"))
-    assert (await next_of(wire.Ask)).id == long.id + 2
+    assert (await next_of(session, wire.Ask)).id == long.id + 2
     await answer(long.id)
     await answer(long.id + 2)
     assert [await asking[0], await last] == ["well", "well"]

@@ -33,7 +33,7 @@ from slim_actors import (
 )
 from slim_actors.batches import decode_batch
 from slim_actors.testing import TestRuntime
-from tests.conftest import World, eventually
+from tests.conftest import World, eventually, say
 
 NAME = "test/ns/list"
 
@@ -315,21 +315,20 @@ async def test_what_an_agent_says_twice_of_some_is_no_word_about_the_others(worl
     telling = asyncio.create_task(caller.tell_many(Unicast(NAME, mls=True), adds(11)))
     session = await port.accept()
 
-    async def say(*frames: wire.Frame) -> None:
-        await session.send(wire.join([wire.encode(frame) for frame in frames]), wire.PAYLOAD_TYPE)
-
     async def tells() -> wire.Tells:
         while True:
             for frame in decode_batch((await session.receive()).data).frames:
                 if isinstance(frame, wire.Tells):
                     return frame
                 if isinstance(frame, wire.Tell):
-                    await say(wire.Accepted([(frame.id, 1)]))
+                    await say(session, wire.Accepted([(frame.id, 1)]))
 
     many = await tells()
     # As after an outage in which the first word was not lost: five of ten, and the same five once more.
     half = wire.Accepted([(many.id, 5)])
-    await say(half, half, *(wire.Error(many.id + number, "busy", "Full.") for number in range(5, 10)))
+    await say(
+        session, half, half, *(wire.Error(many.id + number, "busy", "Full.") for number in range(5, 10))
+    )
     with pytest.raises(Busy) as caught:
         await telling
     assert caught.value.__notes__ == ["6 of 11 messages were accepted."]

@@ -15,7 +15,7 @@ from slim_actors.routing.outgoing import Chunk, Outgoing, Pending
 from slim_actors.routing.window import Window
 from slim_actors.testing import TestRuntime
 from tests.agents_for_tests import Gate, Wait, Worker
-from tests.conftest import World, eventually
+from tests.conftest import World, eventually, say
 
 ROOM = WINDOW + 50
 """More than the window to an agent, its mailbox and its worker have room for."""
@@ -123,8 +123,7 @@ async def test_an_ask_of_which_its_agent_says_that_it_was_accepted_has_no_reply(
     while len(ids) < len(asking):
         frames = decode_batch((await session.receive()).data).frames
         ids += [frame.id for frame in frames if isinstance(frame, wire.Ask)]
-    said = [wire.Accepted([(ids[0], count)]), wire.Reply(ids[1], "well")]  # type: ignore[arg-type]
-    await session.send(wire.join([wire.encode(frame) for frame in said]), wire.PAYLOAD_TYPE)
+    await say(session, wire.Accepted([(ids[0], count)]), wire.Reply(ids[1], "well"))  # type: ignore[arg-type]
     first, second = await asyncio.gather(*asking, return_exceptions=True)
     assert isinstance(first, MalformedMessage)
     assert first.may_have_run
