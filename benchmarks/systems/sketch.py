@@ -1,7 +1,8 @@
 """Batching alone: what is left of slim-actors without all that it promises, so that one sees what that costs.
 
 Messages that are sent while a payload is under way go into the next one, and payloads go to Rust as those of
-slim-actors do. There are no types, deadlines, credit, dedupe, mailboxes, supervision or errors.
+slim-actors do, which has one thread here as there. There are no types, deadlines, credit, dedupe, mailboxes,
+supervision or errors.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from benchmarks.systems.base import (
     program,
     resident,
 )
-from slim_actors.transport.bindings import calls
+from slim_actors.transport.bindings import calls, initialise
 
 __all__ = ["open_client"]
 
@@ -103,6 +104,7 @@ async def open_client(setup: Setup) -> AsyncIterator[Client]:
     async with AsyncExitStack() as stack:
         endpoint = address(setup.transport, await stack.enter_async_context(folder()))
         await stack.enter_async_context(program("-m", "benchmarks.systems.bare", "node", endpoint))
+        initialise()
         mine = bare.service(f"client-{os.getpid()}")
         connection = await mine.connect_async(slim.new_insecure_client_config(endpoint))
         app = await bare.join(mine, connection, "client")
@@ -121,4 +123,5 @@ async def _answer(session: slim.Session) -> None:
 
 
 if __name__ == "__main__":
+    initialise()
     asyncio.run(bare.be_agent(sys.argv[1], _answer))
