@@ -59,6 +59,13 @@ def by_key(pki: Pki, key: str = "good", trust: Path | None = None) -> Jwt:
     return Jwt(pki.key(key), trust=trust or pki.trust, audience=AUDIENCE, issuer=ISSUER)
 
 
+def believing(file: Path, pki: Pki, *keys: str) -> Path:
+    """Write a file that makes whoever has it believe these keys, and give it."""
+    known = [key for name in keys for key in json.loads(Trust(pki.folder / f"{name}.pub").jwks)["keys"]]
+    file.write_text(json.dumps({"keys": known}))
+    return file
+
+
 def an_identity(kind: str, pki: Pki) -> Identity:
     if kind == "token":
         return StaticJwt(pki.token("alice"), trust=pki.trust, audience=AUDIENCE)
@@ -94,24 +101,22 @@ class Alice(Agent, name=ALICE):
 async def test_a_message_runs_once_although_its_replica_is_refused_while_it_runs(
     pki: Pki, tmp_path: Path, endpoint: str
 ) -> None:
-    keys = {key: json.loads(Trust(pki.folder / f"{key}.pub").jwks)["keys"] for key in ("good", "bad")}
-    everybody, bobs = tmp_path / "everybody.jwks", tmp_path / "bobs.jwks"
-    for file in (everybody, bobs):
-        file.write_text(json.dumps({"keys": [*keys["good"], *keys["bad"]]}))
+    everybody = believing(tmp_path / "everybody.jwks", pki, "good", "bad")
+    bobs = believing(tmp_path / "bobs.jwks", pki, "good", "bad")
     gate = Gate()
     one = Runtime(endpoint, identity=by_key(pki, "good", everybody))
     other = Runtime(endpoint, identity=by_key(pki, "bad", everybody))
     async with one, other, Runtime(endpoint, identity=by_key(pki, "good", bobs), name=BOB) as bob:
         others = {
-            (await one.spawn(lambda: Alice(gate))).address.instance: keys["bad"],
-            (await other.spawn(lambda: Alice(gate))).address.instance: keys["good"],
+            (await one.spawn(lambda: Alice(gate))).address.instance: "bad",
+            (await other.spawn(lambda: Alice(gate))).address.instance: "good",
         }
         call = bob.ask(Anycast(ALICE), "once", timeout=10)
         asking = asyncio.ensure_future(call)
         await eventually(lambda: gate.began == ["once"] and call.peer is not None)
         assert call.peer is not None
         # The key of the replica that has it is withdrawn; the other replica is as good as ever.
-        bobs.write_text(json.dumps({"keys": others[call.peer.instance]}))
+        believing(bobs, pki, others[call.peer.instance])
         gate.open.set()
         with pytest.raises(Untrusted) as caught:
             await asking
@@ -125,9 +130,7 @@ async def test_a_replica_whose_identity_is_refused_keeps_no_caller_from_the_othe
 ) -> None:
     gate = Gate()
     gate.open.set()
-    everybody = tmp_path / "everybody.jwks"
-    keys = [json.loads(Trust(pki.folder / f"{key}.pub").jwks)["keys"] for key in ("good", "bad")]
-    everybody.write_text(json.dumps({"keys": [*keys[0], *keys[1]]}))
+    everybody = believing(tmp_path / "everybody.jwks", pki, "good", "bad")
     good = Runtime(endpoint, identity=by_key(pki, "good", everybody))
     bad = Runtime(endpoint, identity=by_key(pki, "bad", everybody))
     async with good, bad:

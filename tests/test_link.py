@@ -7,7 +7,7 @@ import asyncio
 from slim_actors import Unicast, wire
 from slim_actors.batches import decode_batch
 from slim_actors.transport.base import Session
-from tests.conftest import World
+from tests.conftest import World, say
 
 NAME = "test/ns/scripted"
 
@@ -18,8 +18,7 @@ async def taken(session: Session, count: int) -> list[int]:
     while sum(map(len, found)) < count:
         frames = decode_batch((await session.receive()).data).frames
         found.append([frame for frame in frames if isinstance(frame, wire.Ask)])
-    replies = [wire.encode(wire.Reply(ask.id, ask.body)) for together in found for ask in together]
-    await session.send(wire.join(replies), wire.PAYLOAD_TYPE)
+    await say(session, *(wire.Reply(ask.id, ask.body) for together in found for ask in together))
     return [len(together) for together in found if together]
 
 
@@ -28,8 +27,7 @@ async def test_asks_go_together_and_in_two_payloads_where_one_would_have_very_ma
     port = await runtime._transport.open(NAME)
     first = asyncio.create_task(runtime.ask(Unicast(NAME), "first"))
     session = await port.accept()
-    hello = wire.encode(wire.Hello(wire.VERSION, 1024, [], 2**26, 2**26))
-    await session.send(wire.join([hello]), wire.PAYLOAD_TYPE)
+    await say(session, wire.Hello(wire.VERSION, 1024, [], 2**26, 2**26))
     assert await taken(session, 1) == [1]
     assert await first == "first"
     for count, payloads in ((100, [100]), (300, [150, 150])):

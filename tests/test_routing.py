@@ -93,8 +93,9 @@ async def test_the_least_busy_replica_is_chosen(runtime: Runtime) -> None:
         gate.began.clear()
         gate.ended.clear()
     held = [asyncio.create_task(runtime.ask(route, Wait(str(number)))) for number in range(2)]
-    await eventually(lambda: all(gate.began for gate in gates))
+    await eventually(lambda: all(len(gate.began) == 1 for gate in gates))
     gates[0].open.set()
+    await eventually(lambda: len(gates[0].ended) == 1)
     # Its reply is here, too: else both replicas are as busy as each other.
     await asyncio.wait(held, return_when=asyncio.FIRST_COMPLETED)
     for number in range(5):
