@@ -132,7 +132,7 @@ class Direct:
         self._lift_handle = module._UniffiFfiConverterTypeCompletionHandle.lift  # noqa: SLF001
         self._waits: dict[int, _Wait] = {}
         self._threads: set[int] = set()
-        """Those of Rust's that the interpreter knows; they live as long as the process."""
+        """Those of Rust's that the interpreter knows."""
         self._gate = RLock()
         """Held by who is in Rust where that may call Python; from `leave` on by its thread for ever."""
         self._inside: set[int] = set()
