@@ -173,8 +173,12 @@ async def test_a_stall_that_holds_up_many_messages_counts_once(memory: Runtime) 
         await asyncio.sleep(0.3)
 
     stalled.mood = stalls_once
-    await asyncio.gather(*(memory.ask(MOODY, Work()) for _ in range(60)))
-    assert (await ask_many(memory, 30, Work()))[instance] >= 9
+    calls = [memory.ask(MOODY, Work()) for _ in range(60)]
+    await asyncio.gather(*calls)
+    had = Counter(call.peer.instance for call in calls if call.peer)
+    # Who had some more of those that were sent together gets some fewer of the next ones.
+    had += await ask_many(memory, 30, Work())
+    assert had[instance] >= 29
 
 
 async def test_replicas_that_get_the_long_work_by_chance_are_not_slow(memory: Runtime) -> None:

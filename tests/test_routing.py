@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -102,6 +103,31 @@ async def test_the_least_busy_replica_is_chosen(runtime: Runtime) -> None:
         assert await runtime.ask(route, Wait(f"free {number}")) == f"free {number}"
     assert len(gates[0].ended) == 6
     gates[1].open.set()
+    await asyncio.gather(*held)
+
+
+async def test_what_is_sent_together_stays_together_where_loads_are_nearly_alike(runtime: Runtime) -> None:
+    gate, route = Gate(), Anycast("test/ns/worker")
+    for _ in range(3):
+        await runtime.spawn(lambda: Worker(gate))
+    gate.open.set()
+    for _ in range(8):
+        await runtime.ask(route, Wait("hello"))
+    # Then all are known.
+    await eventually(lambda: not any(task.get_name().startswith("anycast") for task in asyncio.all_tasks()))
+    gate.open.clear()
+    calls = [runtime.ask(route, Wait(str(number))) for number in range(100)]
+    held = [asyncio.ensure_future(call) for call in calls]
+    await eventually(lambda: all(call.peer for call in calls))
+    went_to = [call.peer for call in calls]
+    # While there is little to do, each goes to the least busy one.
+    assert set(Counter(went_to[:12]).values()) == {4}
+    # Then they go on in runs, and yet nobody gets more than a quarter, and one, beyond another.
+    assert sum(one != other for one, other in pairwise(went_to[50:])) <= 10
+    for sent in range(12, 101):
+        least, *_, most = sorted(Counter(went_to[:sent]).values())
+        assert most - least <= least // 4 + 1
+    gate.open.set()
     await asyncio.gather(*held)
 
 

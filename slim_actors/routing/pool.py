@@ -28,6 +28,8 @@ _MOST_ROUNDS_IN_VAIN = 2
 _MOST_LEFT = 64
 _SAME_MOMENT = 0.05
 _MOST_BREAKERS = 256
+_SEVERAL = 4
+"""Outstanding messages of each replica from which on the next one may go where the last one went."""
 
 
 class Pool:
@@ -37,8 +39,10 @@ class Pool:
     the first messages take a fresh session each, until discovery comes round to a replica that is known
     already and one more round shows nobody new: then the pool is complete. Each message goes to the replica
     with the fewest outstanding ones, and among equals to the one that has had the fewest; those that a
-    `Breaker` leaves out are left out. While it is used, the pool looks for new replicas when a known one says
-    that somebody has come, when one is lost, and ever more rarely after that.
+    `Breaker` leaves out are left out. Where all have several, it goes where the last one went, as long as
+    that replica has at most a quarter more: what goes together travels in one payload. While it is used, the
+    pool looks for new replicas when a known one says that somebody has come, when one is lost, and ever more
+    rarely after that.
 
     Args:
         name: The service.
@@ -54,6 +58,8 @@ class Pool:
         self._has_met_anybody = False
         self._setups: set[asyncio.Task[bool]] = set()
         self._turns = itertools.count(1)
+        self._last: Peer | None = None
+        """Where the last message went."""
         self._explorer: asyncio.Task[None] | None = None
         self._look_at = 0.0
         """When it is time to look for new replicas."""
@@ -107,17 +113,30 @@ class Pool:
                 chosen = peer
                 continue
             # Who is the only one is chosen whatever he has to do.
-            if least < 0:
-                least = chosen.outstanding
+            least = chosen.outstanding if least < 0 else least
             load = peer.outstanding
             if load < least or (load == least and _load(peer) < _load(chosen)):
                 chosen, least = peer, load
-        if chosen is not None:
-            if now >= self._look_at:
-                self._explore_now()
-            chosen.uses += 1
-            chosen.last_used = next(self._turns)
+        if chosen is None:
+            return None
+        if least >= _SEVERAL and not breaker.open:
+            chosen = self._going_on(least) or chosen
+        self._last = chosen
+        if now >= self._look_at:
+            self._explore_now()
+        chosen.uses += 1
+        chosen.last_used = next(self._turns)
         return chosen
+
+    def _going_on(self, least: int) -> Peer | None:
+        """Give where the last message went, if the next one should go there too.
+
+        Without this batches fall apart, and each of the small ones costs as much as a large one.
+        """
+        last = self._last
+        if last is None or last.is_leaving or last.outstanding - least > least // 4:
+            return None
+        return last
 
     async def acquire(
         self, breaker: Breaker, avoid: Collection[str] = (), *, ask_first: bool = False
@@ -227,6 +246,7 @@ class Pool:
         lost = [instance for instance, peer in self._peers.items() if peer.is_lost]
         for instance in lost:
             peer = self._peers.pop(instance)
+            self._last = None
             self._why_lost = peer.lost(may_have_run=False)
             if peer.is_leaving:
                 self._left.append(instance)
