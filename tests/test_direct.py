@@ -137,7 +137,7 @@ class Later:
     async def outcome(self) -> str:
         future = self.poll, self.complete, self.cancel, self.free
         status = core._UniffiRustCallStatus()
-        return str(await self.calls._outcome(1, future, status, gives_way=True))
+        return str(await self.calls._outcome(1, future, status, None))
 
 
 async def test_what_rust_has_is_taken_whenever_it_says_so() -> None:
@@ -244,19 +244,28 @@ def test_the_bindings_are_silent_also_where_several_threads_begin_together(_: in
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
-async def test_what_is_always_ready_does_not_keep_the_loop_from_others() -> None:
+@pytest.mark.parametrize(("size", "least", "most"), [(50, 0, 10), (5_000, 30, 50)])
+async def test_small_messages_are_taken_together_and_large_ones_give_way(
+    ends: tuple[slim.Session, slim.Session], size: int, least: int, most: int
+) -> None:
+    calls, count = Direct(core), 80
+    handles = [await calls.publish(ends[0], b"x" * size, TYPE, tracked=True) for _ in range(count)]
+    for handle in handles:
+        # Then it is there, and need not be waited for.
+        await calls.acknowledged(handle)
     turns = 0
 
-    async def other() -> None:
+    async def count_turns() -> None:
         nonlocal turns
-        for turns in range(1, 101):  # noqa: B007 (counted for the assertion)
+        while True:
             await asyncio.sleep(0)
+            turns += 1
 
-    beside = asyncio.create_task(other())
-    for _ in range(100):
-        await Later(READY).outcome()
-    assert turns > 90
-    await beside
+    beside = asyncio.create_task(count_turns())
+    for _ in range(count):
+        await calls.receive(ends[1])
+    beside.cancel()
+    assert least <= turns <= most
 
 
 @pytest.fixture
@@ -295,4 +304,11 @@ def test_a_record_whose_fields_come_in_another_order_is_not_read_directly(origin
         ) -> None: ...  # fmt: skip
 
     original.MessageContext = MessageContext
+    assert not fits(original)
+
+
+def test_generated_code_that_waits_in_another_way_is_left_alone(original: Any) -> None:
+    async def call(rust_future: int, poll: object) -> None: ...
+
+    original._uniffi_rust_call_async = call
     assert not fits(original)

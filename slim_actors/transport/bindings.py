@@ -27,6 +27,8 @@ no_delay = NoDelay()
 
 calls: Calls = Direct(_core) if fits(_core) else Generated()
 """How payloads go into SLIM, and out of it."""
+if isinstance(calls, Direct):
+    calls.take_over()
 
 _logger = logging.getLogger("slim_actors.transport")
 
