@@ -12,10 +12,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 
@@ -201,12 +203,19 @@ async def say(session: Session, *frames: wire.Frame) -> None:
     await session.send(wire.join([wire.encode(frame) for frame in frames]), wire.PAYLOAD_TYPE)
 
 
+_left: WeakKeyDictionary[Session, deque[wire.Frame]] = WeakKeyDictionary()
+"""What came with a frame that was waited for."""
+
+
 async def next_of(session: Session, *kinds: type[wire.Frame]) -> Any:
-    """Wait for the first frame of these kinds; what else comes until then, and with it, is dropped."""
+    """Wait for the next frame of these kinds; what else comes before it is dropped."""
+    left = _left.setdefault(session, deque())
     while True:
-        for frame in decode_batch((await session.receive()).data).frames:
+        while left:
+            frame = left.popleft()
             if isinstance(frame, kinds):
                 return frame
+        left.extend(decode_batch((await session.receive()).data).frames)
 
 
 @pytest.fixture(scope="module")

@@ -180,7 +180,7 @@ class Breaker:
             excess = circuit.failing - self._others_failing(peer)
             if excess > _NONE_ABOVE:
                 slow = f"it takes {seconds:.3g} s where others take {usual:.3g} s"
-                self._trip(peer, circuit, slow if is_slow else f"{type(error).__name__}: {error}")
+                self._trip(peer, circuit, f"{type(error).__name__}: {error}" if has_failed else slow)
             elif excess > _LESS_ABOVE:
                 # As if it had had two messages: so the others have their turns first.
                 peer.uses += 1
