@@ -31,9 +31,8 @@ from slim_actors import (
     handler,
     wire,
 )
-from slim_actors.batches import decode_batch
 from slim_actors.testing import TestRuntime
-from tests.conftest import World, eventually, say
+from tests.conftest import World, eventually, next_of, say
 
 NAME = "test/ns/list"
 
@@ -316,12 +315,9 @@ async def test_what_an_agent_says_twice_of_some_is_no_word_about_the_others(worl
     session = await port.accept()
 
     async def tells() -> wire.Tells:
-        while True:
-            for frame in decode_batch((await session.receive()).data).frames:
-                if isinstance(frame, wire.Tells):
-                    return frame
-                if isinstance(frame, wire.Tell):
-                    await say(session, wire.Accepted([(frame.id, 1)]))
+        while not isinstance(frame := await next_of(session, wire.Tells, wire.Tell), wire.Tells):
+            await say(session, wire.Accepted([(frame.id, 1)]))
+        return frame
 
     many = await tells()
     # As after an outage in which the first word was not lost: five of ten, and the same five once more.

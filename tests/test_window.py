@@ -8,14 +8,13 @@ import pytest
 from attrs import frozen
 
 from slim_actors import DeliveryError, Expired, MalformedMessage, Request, Runtime, Unicast, wire
-from slim_actors.batches import decode_batch
 from slim_actors.messages import RAW
 from slim_actors.receipts import WINDOW
 from slim_actors.routing.outgoing import Chunk, Outgoing, Pending
 from slim_actors.routing.window import Window
 from slim_actors.testing import TestRuntime
 from tests.agents_for_tests import Gate, Wait, Worker
-from tests.conftest import World, eventually, say
+from tests.conftest import World, eventually, next_of, say
 
 ROOM = WINDOW + 50
 """More than the window to an agent, its mailbox and its worker have room for."""
@@ -119,10 +118,7 @@ async def test_an_ask_of_which_its_agent_says_that_it_was_accepted_has_no_reply(
     route = Unicast("test/ns/worker", mls=True)
     asking = [asyncio.create_task(caller.ask(route, Wait(str(number)))) for number in range(2)]
     session = await port.accept()
-    ids: list[int] = []
-    while len(ids) < len(asking):
-        frames = decode_batch((await session.receive()).data).frames
-        ids += [frame.id for frame in frames if isinstance(frame, wire.Ask)]
+    ids = [(await next_of(session, wire.Ask)).id for _ in asking]
     await say(session, wire.Accepted([(ids[0], count)]), wire.Reply(ids[1], "well"))  # type: ignore[arg-type]
     first, second = await asyncio.gather(*asking, return_exceptions=True)
     assert isinstance(first, MalformedMessage)

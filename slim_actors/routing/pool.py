@@ -59,7 +59,7 @@ class Pool:
         self._setups: set[asyncio.Task[bool]] = set()
         self._turns = itertools.count(1)
         self._last: Peer | None = None
-        """Where the last message went."""
+        """Where the last message went of those that `at_hand` chose for."""
         self._explorer: asyncio.Task[None] | None = None
         self._look_at = 0.0
         """When it is time to look for new replicas."""

@@ -8,7 +8,7 @@ once. That halves the processor time of Python for a payload. All else that Rust
 way (`Direct.take_over`), so that nothing of Rust's calls an interpreter that is ending (`Direct.leave`).
 
 This knows what the generated code knows, so it is used only for a library that has the same functions and
-the same records (`fits`); others get `Generated`.
+the same records, and waits in the same way (`fits`); others get `Generated`.
 """
 
 from __future__ import annotations
@@ -310,7 +310,7 @@ class Direct:
 def fits(module: ModuleType) -> bool:
     """Tell whether a generated module and its library are of the shape that `Direct` knows."""
     try:
-        return _has_functions(module._UniffiLib) and _has_records(module)  # noqa: SLF001
+        return _has_functions(module._UniffiLib) and _has_records(module) and _waits_alike(module)  # noqa: SLF001
     except AttributeError:
         return False
 
@@ -328,10 +328,14 @@ def _has_records(module: Any) -> bool:
         # Compared as lists: a record comes over field by field, in this order.
         if list(fields.items()) != list(known.items()):
             return False
-    waits = module._uniffi_rust_call_async.__code__  # noqa: SLF001
-    return waits.co_varnames[: waits.co_argcount] == _WAITS and all(
+    return all(
         [field for field, _ in getattr(module, of)._fields_] == known for of, known in _STRUCTS.items()
     )
+
+
+def _waits_alike(module: Any) -> bool:
+    waits = module._uniffi_rust_call_async.__code__  # noqa: SLF001
+    return bool(waits.co_varnames[: waits.co_argcount] == _WAITS)
 
 
 def _names(data: bytes) -> tuple[int, ...]:
