@@ -21,7 +21,6 @@ class Shared(Generic[T]):
     def __init__(self, make: Callable[[], Awaitable[T]]) -> None:
         self._make = make
         self._making: asyncio.Future[T] | None = None
-        self._turn = asyncio.Lock()
         self._waiting = 0
         self.value: T | None = None
         """What was made, once it is."""
@@ -49,9 +48,8 @@ class Shared(Generic[T]):
             making.add_done_callback(lambda made: made.cancelled() or made.exception())
         self._waiting += 1
         try:
-            # One after the other: who has it goes on at once, and the next is woken after that.
-            async with self._turn:
-                return await asyncio.shield(making)
+            await _end_of(making)
+            return making.result()
         finally:
             self._waiting -= 1
 
@@ -65,3 +63,15 @@ class Shared(Generic[T]):
     async def _made(self) -> T:
         self.value = value = await self._make()
         return value
+
+
+async def _end_of(making: asyncio.Future[T]) -> None:
+    """Wait for the end of what others wait for too; go on in the order of asking, also if it has ended."""
+    turn = asyncio.get_running_loop().create_future()
+
+    def wake(_: asyncio.Future[T]) -> None:
+        if not turn.done():
+            turn.set_result(None)
+
+    making.add_done_callback(wake)
+    await turn

@@ -121,6 +121,15 @@ async def test_a_replica_that_fails_is_left_out_and_gets_its_part_again_when_it_
     assert any("again" in record.message and instance in record.message for record in caplog.records)
 
 
+async def test_a_replica_that_begins_to_fail_gets_half_as_much_as_the_others(runtime: Runtime) -> None:
+    await replicas(runtime, fails, nothing, nothing)
+    await ask_many(runtime, 3, Load(1))  # so that all are known.
+    went = [await ask_many(runtime, 1, Work()) for _ in range(30)]
+    failed = [number for number, had in enumerate(went) if had["errors"]]
+    # From the third failure on the others have two turns for each of its own, and from the seventh all.
+    assert [later - earlier for earlier, later in pairwise(failed)] == [3, 3, 5, 5, 5, 5]
+
+
 async def test_what_fails_everywhere_says_nothing_against_anybody(runtime: Runtime) -> None:
     await replicas(runtime, fails, fails, fails)
     had = await ask_many(runtime, 60, Work())

@@ -67,14 +67,42 @@ async def test_replicas_in_the_callers_process_get_no_more_than_others(world: Wo
     assert sorted(counts.values()) == [4, 4, 4]
 
 
-async def test_a_burst_on_an_empty_pool_reaches_every_replica(runtime: Runtime) -> None:
+@pytest.mark.parametrize("asked_before", [0, 1, 2])
+@pytest.mark.parametrize("messages", [30, 300])
+async def test_a_burst_that_comes_before_all_are_known_reaches_every_replica(
+    world: World, messages: int, asked_before: int
+) -> None:
+    host, caller = await world.runtime(), await world.runtime()
     for _ in range(3):
-        await runtime.spawn(Echo)
-    calls = [runtime.ask(ECHO, number) for number in range(300)]
+        await host.spawn(Echo)
+    for number in range(asked_before):
+        await caller.ask(ECHO, number)
+    calls = [caller.ask(ECHO, number) for number in range(messages)]
     await asyncio.gather(*calls)
     counts = Counter(call.peer.instance for call in calls if call.peer)
     assert len(counts) == 3
-    assert min(counts.values()) >= 60
+    assert min(counts.values()) >= messages / 5
+
+
+async def test_a_replica_that_was_busy_for_a_while_gets_no_more_than_its_part_afterwards(
+    runtime: Runtime,
+) -> None:
+    gates, route = [Gate(), Gate()], Anycast("test/ns/worker")
+    for gate in gates:
+        await runtime.spawn(lambda gate=gate: Worker(gate))  # type: ignore[misc]
+    held = [asyncio.ensure_future(runtime.ask(route, Wait(f"held {number}"))) for number in range(2)]
+    await eventually(lambda: all(gate.began for gate in gates))
+    gates[0].open.set()
+    await asyncio.wait(held, return_when=asyncio.FIRST_COMPLETED)
+    for number in range(8):
+        await runtime.ask(route, Wait(f"alone {number}"))
+    gates[1].open.set()
+    await asyncio.gather(*held)
+    before = [len(gate.ended) for gate in gates]
+    assert before == [9, 1]
+    for number in range(6):
+        await runtime.ask(route, Wait(f"both {number}"))
+    assert [len(gate.ended) - had for gate, had in zip(gates, before, strict=True)] == [3, 3]
 
 
 async def test_the_least_busy_replica_is_chosen(runtime: Runtime) -> None:

@@ -29,7 +29,10 @@ _MOST_LEFT = 64
 _SAME_MOMENT = 0.05
 _MOST_BREAKERS = 256
 _SEVERAL = 4
-"""Outstanding messages of each replica from which on the next one may go where the last one went."""
+"""Outstanding messages of each replica from which on the next one may go where the last one went; and while
+not all are known, waits for others to be found."""
+_A_MOMENT = 0.5
+"""Seconds that it waits at most. A set-up takes some hundredths, unless it leads to nobody."""
 
 
 class Pool:
@@ -38,7 +41,7 @@ class Pool:
     SLIM chooses a replica once, when a session is set up, and goes round the replicas with each set-up. So
     the first messages take a fresh session each, until discovery comes round to a replica that is known
     already and one more round shows nobody new: then the pool is complete. Each message goes to the replica
-    with the fewest outstanding ones, and among equals to the one that has had the fewest; those that a
+    with the fewest outstanding ones, and among equals to the one that was used least recently; those that a
     `Breaker` leaves out are left out. Where all have several, it goes where the last one went, as long as
     that replica has at most a quarter more: what goes together travels in one payload. While it is used, the
     pool looks for new replicas when a known one says that somebody has come, when one is lost, and ever more
@@ -115,7 +118,7 @@ class Pool:
             # Who is the only one is chosen whatever he has to do.
             least = chosen.outstanding if least < 0 else least
             load = peer.outstanding
-            if load < least or (load == least and _load(peer) < _load(chosen)):
+            if load < least or (load == least and peer.turn < chosen.turn):
                 chosen, least = peer, load
         if chosen is None:
             return None
@@ -124,8 +127,7 @@ class Pool:
         self._last = chosen
         if now >= self._look_at:
             self._explore_now()
-        chosen.uses += 1
-        chosen.last_used = next(self._turns)
+        chosen.turn = next(self._turns)
         return chosen
 
     def _going_on(self, least: int) -> Peer | None:
@@ -175,9 +177,7 @@ class Pool:
             await self._look_round()
         if avoid and not self._complete and all(peer.address.instance in avoid for peer in self._usable):
             # Whoever is known refused, and not all are known yet.
-            self._explore_now()
-            assert self._explorer is not None, "it was just begun"
-            await asyncio.wait([self._explorer])
+            await self._explored()
         return self._use(self._choose(breaker, avoid))
 
     async def _survivor(self, avoid: Collection[str]) -> Peer | None:
@@ -210,8 +210,12 @@ class Pool:
             if setup.exception() is None and not setup.result():
                 # Somebody known came up again. Others may have moved discovery on, so go round once more.
                 self._explore_now()
-        elif not self._usable:
-            await self._wait(list(self._setups))
+        elif all(peer.outstanding >= _SEVERAL for peer in self._usable):
+            # Of a burst that comes before all are known, all should have their part.
+            setups = list(self._setups)
+            await self._explored(_A_MOMENT)
+            if not self._usable:
+                await self._wait(setups)
 
     async def close(self) -> None:
         """End all conversations."""
@@ -232,8 +236,7 @@ class Pool:
         ]
 
     def _use(self, peer: Peer) -> Peer:
-        peer.uses += 1
-        peer.last_used = next(self._turns)
+        peer.turn = next(self._turns)
         return peer
 
     def _choose(self, breaker: Breaker, avoid: Collection[str]) -> Peer:
@@ -289,9 +292,6 @@ class Pool:
         if instance in self._peers or instance in self._left:
             await peer.close()
             return False
-        # One that joins a pool at work takes its part from now on, and is not made to catch up.
-        used = [other.uses for other in self._peers.values()]
-        peer.uses = min(used) if used and self._complete else 0
         peer.news = self.look_again
         self._peers[instance] = peer
         self._has_met_anybody = True
@@ -310,6 +310,11 @@ class Pool:
     def _explore_now(self) -> None:
         if self._explorer is None or self._explorer.done():
             self._explorer = asyncio.create_task(self._explore(), name="anycast discovery")
+
+    async def _explored(self, timeout: float | None = None) -> None:
+        self._explore_now()
+        assert self._explorer is not None, "it was just begun"
+        await asyncio.wait([self._explorer], timeout=timeout)
 
     async def _look_round(self) -> None:
         """Find somebody in the place of replicas that are leaving, or that are refused here.
@@ -360,8 +365,8 @@ class Pool:
         self._in_vain += 1
 
 
-def _load(peer: Peer) -> tuple[int, int, int]:
-    return peer.outstanding, peer.uses, peer.last_used
+def _load(peer: Peer) -> tuple[int, int]:
+    return peer.outstanding, peer.turn
 
 
 class NothingLeft(DeliveryError):
