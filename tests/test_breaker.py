@@ -117,13 +117,16 @@ async def test_a_replica_that_fails_is_left_out_and_gets_its_part_again_when_it_
 
     await eventually(is_back)
     had = await ask_many(runtime, 12, Work())
-    assert sorted(had.values()) == [4, 4, 4]
+    assert len(had) == 3
+    assert all(abs(count - 4) <= 1 for count in had.values())
     assert any("again" in record.message and instance in record.message for record in caplog.records)
 
 
 async def test_a_replica_that_begins_to_fail_gets_half_as_much_as_the_others(runtime: Runtime) -> None:
-    await replicas(runtime, fails, nothing, nothing)
-    await ask_many(runtime, 3, Load(1))  # so that all are known.
+    (broken, _), *_ = await replicas(runtime, nothing, nothing, nothing)
+    # So that all are known, and nobody has anything to catch up with.
+    await ask_many(runtime, 12, Work())
+    broken.mood = fails
     went = [await ask_many(runtime, 1, Work()) for _ in range(30)]
     failed = [number for number, had in enumerate(went) if had["errors"]]
     # From the third failure on the others have two turns for each of its own, and from the seventh all.

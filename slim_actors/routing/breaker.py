@@ -36,8 +36,8 @@ _SAYS_NOTHING = (CallCycle, Stopped, Untrusted)
 class Replica(Protocol):
     """What is known of a replica that messages are tried with."""
 
-    turn: int
-    """When it had its last message; of those that are as busy, the least is next."""
+    uses: int
+    """How many messages it was given; of those that are as busy, the one with the fewest is next."""
 
     @property
     def address(self) -> Address:
@@ -183,8 +183,8 @@ class Breaker:
                 slow = f"it takes {seconds:.3g} s where others take {usual:.3g} s"
                 self._trip(peer, circuit, f"{type(error).__name__}: {error}" if has_failed else slow)
             elif excess > _LESS_ABOVE:
-                # As if it had had its turn in the next round already: so it has one in two.
-                peer.turn += len(self._circuits)
+                # As if it had had two messages: so the others have their turns first.
+                peer.uses += 1
 
     def _probed(self, peer: Replica, circuit: _Circuit, *, is_bad: bool) -> None:
         if is_bad and self._others_failing(peer) < _NONE_ABOVE:
@@ -194,6 +194,9 @@ class Breaker:
         del self.open[peer]
         circuit.failing, circuit.is_probed = 0.0, False
         circuit.closed_at = self._loop.time()
+        # It takes its part from now on, and is not made to catch up.
+        others = [other.uses for other in self._circuits if other is not peer]
+        peer.uses = max(peer.uses, min(others, default=0))
         _logger.info("%s gets %s again.", peer.address, self._about)
 
     def _trip(self, peer: Replica, circuit: _Circuit, why: str) -> None:

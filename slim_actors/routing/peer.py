@@ -57,8 +57,8 @@ class Peer:
         # The same that the window has: each message looks here.
         self._pending = self._window.pending
         self._idempotent: frozenset[str] = frozenset()
-        self.turn = 0
-        """Which turn of its pool it was that it last had; the least is next, among those that are as busy."""
+        self.uses = 0
+        """How many messages it was given, as its pool counts; see `Replica.uses`."""
         self.was_greeted = False
         """Whether it has said hello."""
         self._sent_again_at = float("-inf")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -31,8 +30,11 @@ _MOST_BREAKERS = 256
 _SEVERAL = 4
 """Outstanding messages of each replica from which on the next one may go where the last one went; and while
 not all are known, waits for others to be found."""
+_BEHIND = 2
+"""How many messages a replica may have to catch up with when several are as busy: who had few while others
+did the work, or came late, is not made to do all of what comes then."""
 _A_MOMENT = 0.5
-"""Seconds that it waits at most. A set-up takes some hundredths, unless it leads to nobody."""
+"""Seconds that such a message waits at most. A set-up takes some hundredths, unless it leads to nobody."""
 
 
 class Pool:
@@ -41,7 +43,7 @@ class Pool:
     SLIM chooses a replica once, when a session is set up, and goes round the replicas with each set-up. So
     the first messages take a fresh session each, until discovery comes round to a replica that is known
     already and one more round shows nobody new: then the pool is complete. Each message goes to the replica
-    with the fewest outstanding ones, and among equals to the one that was used least recently; those that a
+    with the fewest outstanding ones, and among equals to the one that has had the fewest lately; those that a
     `Breaker` leaves out are left out. Where all have several, it goes where the last one went, as long as
     that replica has at most a quarter more: what goes together travels in one payload. While it is used, the
     pool looks for new replicas when a known one says that somebody has come, when one is lost, and ever more
@@ -60,7 +62,8 @@ class Pool:
         self._complete = False
         self._has_met_anybody = False
         self._setups: set[asyncio.Task[bool]] = set()
-        self._turns = itertools.count(1)
+        self._most = 0
+        """How many messages the one has had that has had the most."""
         self._last: Peer | None = None
         """Where the last message went of those that `at_hand` chose for."""
         self._explorer: asyncio.Task[None] | None = None
@@ -118,7 +121,7 @@ class Pool:
             # Who is the only one is chosen whatever he has to do.
             least = chosen.outstanding if least < 0 else least
             load = peer.outstanding
-            if load < least or (load == least and peer.turn < chosen.turn):
+            if load < least or (load == least and peer.uses < chosen.uses):
                 chosen, least = peer, load
         if chosen is None:
             return None
@@ -127,8 +130,7 @@ class Pool:
         self._last = chosen
         if now >= self._look_at:
             self._explore_now()
-        chosen.turn = next(self._turns)
-        return chosen
+        return self._use(chosen)
 
     def _going_on(self, least: int) -> Peer | None:
         """Give where the last message went, if the next one should go there too.
@@ -236,7 +238,11 @@ class Pool:
         ]
 
     def _use(self, peer: Peer) -> Peer:
-        peer.turn = next(self._turns)
+        peer.uses = uses = peer.uses + 1
+        if uses > self._most:
+            self._most = uses
+        elif uses <= self._most - _BEHIND:
+            peer.uses = self._most - _BEHIND + 1
         return peer
 
     def _choose(self, breaker: Breaker, avoid: Collection[str]) -> Peer:
@@ -366,7 +372,7 @@ class Pool:
 
 
 def _load(peer: Peer) -> tuple[int, int]:
-    return peer.outstanding, peer.turn
+    return peer.outstanding, peer.uses
 
 
 class NothingLeft(DeliveryError):
