@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Generic, TypeVar
 
 __all__ = ["Shared"]
@@ -21,6 +22,8 @@ class Shared(Generic[T]):
     def __init__(self, make: Callable[[], Awaitable[T]]) -> None:
         self._make = make
         self._making: asyncio.Future[T] | None = None
+        self._turns: dict[asyncio.Future[None], None] = {}
+        """Those who wait for what is being made, in the order of asking; each can leave at once."""
         self._waiting = 0
         self.value: T | None = None
         """What was made, once it is."""
@@ -44,13 +47,22 @@ class Shared(Generic[T]):
         making = self._making
         if making is None or (making.done() and self.value is None):
             making = self._making = asyncio.ensure_future(self._made())
+            self._turns = {}
+            making.add_done_callback(partial(_wake, self._turns))
             # Looked at, so that asyncio does not report it when all who waited have given up meanwhile.
             making.add_done_callback(lambda made: made.cancelled() or made.exception())
+        loop = asyncio.get_running_loop()
+        turn, turns = loop.create_future(), self._turns
+        turns[turn] = None
+        if making.done():
+            # Behind those who are being woken: each goes on at once when it has the value.
+            loop.call_soon(_wake, turns)
         self._waiting += 1
         try:
-            await _end_of(making)
+            await turn
             return making.result()
         finally:
+            turns.pop(turn, None)
             self._waiting -= 1
 
     async def stop(self) -> T | None:
@@ -65,13 +77,8 @@ class Shared(Generic[T]):
         return value
 
 
-async def _end_of(making: asyncio.Future[T]) -> None:
-    """Wait for the end of what others wait for too; go on in the order of asking, also if it has ended."""
-    turn = asyncio.get_running_loop().create_future()
-
-    def wake(_: asyncio.Future[T]) -> None:
+def _wake(turns: dict[asyncio.Future[None], None], _: object = None) -> None:
+    for turn in turns:
         if not turn.done():
             turn.set_result(None)
-
-    making.add_done_callback(wake)
-    await turn
+    turns.clear()

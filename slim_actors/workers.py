@@ -7,7 +7,7 @@ import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from msgspec import Struct
 
 from slim_actors.context import HANDLED, Context
 from slim_actors.errors import Cancelled, DeliveryError, Expired
@@ -34,8 +34,7 @@ STOP_WITHIN = 2.0
 _logger = logging.getLogger("slim_actors.cell")
 
 
-@frozen
-class _Raised:
+class _Raised(Struct, frozen=True, eq=False):
     """What a handler raised."""
 
     error: BaseException

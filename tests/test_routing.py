@@ -64,25 +64,71 @@ async def test_replicas_in_the_callers_process_get_no_more_than_others(world: Wo
         await elsewhere.spawn(Echo)
     counts = await answered_by(here, ECHO, 12)
     assert len(counts) == 3
-    assert counts[local.address.instance] <= 5
+    assert local.address.instance in counts
     assert all(abs(count - 4) <= 1 for count in counts.values())
+
+
+async def burst(caller: Runtime, messages: int) -> None:
+    """Ask many at once, and see that each of three replicas has its part."""
+    calls = [caller.ask(ECHO, number) for number in range(messages)]
+    await asyncio.gather(*calls)
+    counts = Counter(call.peer.instance for call in calls if call.peer)
+    assert len(counts) == 3
+    assert min(counts.values()) >= messages / 5
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine may be slow to set sessions up."""
+    monkeypatch.setattr(pool, "_WAIT_FOR_OTHERS", 10.0)
 
 
 @pytest.mark.parametrize("asked_before", [0, 1, 2])
 @pytest.mark.parametrize("messages", [30, 300])
 async def test_a_burst_that_comes_before_all_are_known_reaches_every_replica(
-    world: World, messages: int, asked_before: int
+    world: World, messages: int, asked_before: int, patient: None
 ) -> None:
     host, caller = await world.runtime(), await world.runtime()
     for _ in range(3):
         await host.spawn(Echo)
     for number in range(asked_before):
         await caller.ask(ECHO, number)
-    calls = [caller.ask(ECHO, number) for number in range(messages)]
-    await asyncio.gather(*calls)
-    counts = Counter(call.peer.instance for call in calls if call.peer)
-    assert len(counts) == 3
-    assert min(counts.values()) >= messages / 5
+    await burst(caller, messages)
+
+
+async def test_a_burst_reaches_every_replica_also_after_nobody_was_there(
+    test_runtime: TestRuntime, patient: None
+) -> None:
+    asked = [test_runtime.ask(ECHO, number) for number in range(20)]
+    assert {type(error) for error in await asyncio.gather(*asked, return_exceptions=True)} == {NoRoute}
+    for _ in range(2):
+        refs = [await test_runtime.spawn(Echo) for _ in range(3)]
+        await test_runtime.ask(ECHO, 0)
+        await burst(test_runtime, 300)
+        # Others come in their place, once all have gone.
+        for ref in refs:
+            await ref.stop()
+
+
+async def test_set_ups_that_come_to_nothing_hold_messages_up_for_a_moment_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def in_vain(self: MemoryPort, target: Address, options: SessionOptions) -> MemorySession:
+        await asyncio.sleep(3)
+        raise NoRoute("silence")
+
+    async with TestRuntime() as runtime:
+        await runtime.spawn(Echo)
+        await runtime.ask(ECHO, 1)
+        monkeypatch.setattr(MemoryPort, "connect", in_vain)
+        loop, ended = asyncio.get_running_loop(), []
+        for _ in range(4):
+            began = loop.time()
+            await asyncio.gather(*(runtime.ask(ECHO, number) for number in range(50)))
+            # On the virtual clock, where only waiting takes time.
+            ended.append(loop.time() - began)
+    assert 0 < ended[0] < 1
+    assert max(ended[1:]) < 0.1
 
 
 async def test_a_replica_that_was_busy_for_a_while_is_not_made_to_do_all_afterwards(
@@ -95,15 +141,16 @@ async def test_a_replica_that_was_busy_for_a_while_is_not_made_to_do_all_afterwa
     await eventually(lambda: all(gate.began for gate in gates))
     gates[0].open.set()
     await asyncio.wait(held, return_when=asyncio.FIRST_COMPLETED)
-    for number in range(8):
+    for number in range(20):
         await runtime.ask(route, Wait(f"alone {number}"))
     gates[1].open.set()
     await asyncio.gather(*held)
+    # It catches up with eight, not with all that the other has done meanwhile.
     before = [len(gate.ended) for gate in gates]
-    assert before == [9, 1]
-    for number in range(6):
+    assert before == [21, 1]
+    for number in range(20):
         await runtime.ask(route, Wait(f"both {number}"))
-    assert [len(gate.ended) - had for gate, had in zip(gates, before, strict=True)] in ([2, 4], [3, 3])
+    assert [len(gate.ended) - had for gate, had in zip(gates, before, strict=True)] == [6, 14]
 
 
 async def test_the_least_busy_replica_is_chosen(runtime: Runtime) -> None:

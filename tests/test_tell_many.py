@@ -114,6 +114,18 @@ async def test_anycast_gives_every_replica_its_part(world: World) -> None:
     assert min(len(agent.numbers) for agent in agents) >= 250
 
 
+@pytest.mark.parametrize("size", [1, 4, 7])
+async def test_anycast_is_even_also_over_many_small_ones(memory: TestRuntime, size: int) -> None:
+    agents = [Lister() for _ in range(3)]
+    for agent in agents:
+        await memory.spawn(partial(same, agent))
+    for _ in range(60):
+        await memory.tell_many(Anycast(NAME), adds(size))
+    had = [len(agent.numbers) for agent in agents]
+    assert sum(had) == 60 * size
+    assert max(had) - min(had) <= size + 2
+
+
 async def test_what_one_replica_refuses_another_takes(world: World) -> None:
     host, caller = await world.runtime(), await world.runtime()
     choosy, willing = Choosy(held=True), Lister()

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import Protocol, TypeVar
 
-from attrs import define
+from msgspec import Struct
 
 from slim_actors.backoff import Backoff
 from slim_actors.errors import CallCycle, DeliveryError, Stopped, Untrusted
@@ -37,7 +37,7 @@ class Replica(Protocol):
     """What is known of a replica that messages are tried with."""
 
     uses: int
-    """How many messages it was given; of those that are as busy, the one with the fewest is next."""
+    """How many messages it was given, as the pool counts: of those that are as busy, the least is next."""
 
     @property
     def address(self) -> Address:
@@ -54,8 +54,7 @@ class Replica(Protocol):
 R = TypeVar("R", bound=Replica)
 
 
-@define(eq=False)
-class _Circuit:
+class _Circuit(Struct, eq=False):
     """What one replica has made of one message type."""
 
     failing: float = 0.0

@@ -117,6 +117,8 @@ class Bulk:
         told = partial(self._told, peer, breaker, self._loop.time())
         chunk = Chunk(message, self._ended, size=sum(map(len, message.body)), told=told, others=self._chunks)
         self._chunks.add(chunk)
+        if self._pool is not None:
+            self._pool.use(peer, chunk.count - 1)
         peer.tell(chunk)
         # Others have their turn, and the link sends what it has.
         await asyncio.sleep(0)

@@ -58,7 +58,7 @@ class Peer:
         self._pending = self._window.pending
         self._idempotent: frozenset[str] = frozenset()
         self.uses = 0
-        """How many messages it was given, as its pool counts; see `Replica.uses`."""
+        """See `Replica.uses`."""
         self.was_greeted = False
         """Whether it has said hello."""
         self._sent_again_at = float("-inf")

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from copy import copy
 from math import inf
+from typing import Any
 
 from slim_actors.backoff import Backoff
 from slim_actors.errors import DeliveryError, Untrusted
@@ -30,11 +31,12 @@ _MOST_BREAKERS = 256
 _SEVERAL = 4
 """Outstanding messages of each replica from which on the next one may go where the last one went; and while
 not all are known, waits for others to be found."""
-_BEHIND = 2
+_BEHIND = 8
 """How many messages a replica may have to catch up with when several are as busy: who had few while others
-did the work, or came late, is not made to do all of what comes then."""
-_A_MOMENT = 0.5
-"""Seconds that such a message waits at most. A set-up takes some hundredths, unless it leads to nobody."""
+did the work is not made to do all of what comes then. The parts of a small `tell_many` differ by less."""
+_WAIT_FOR_OTHERS = 0.5
+"""Seconds for which messages that have somebody to go to wait for others to be found, counted from the first
+such message. A set-up takes some hundredths, unless it leads to nobody: then 3."""
 
 
 class Pool:
@@ -72,6 +74,9 @@ class Pool:
         self._looked_at = float("-inf")
         self._in_vain = 0
         """How often it was looked round since somebody was found or lost."""
+        self._others: asyncio.Task[Any] | None = None
+        self._patient_until = inf
+        """When messages wait no longer for others to be found."""
         self._changed = asyncio.Event()
         self._left: deque[str] = deque(maxlen=_MOST_LEFT)
         self._why_lost: DeliveryError | None = None
@@ -130,7 +135,7 @@ class Pool:
         self._last = chosen
         if now >= self._look_at:
             self._explore_now()
-        return self._use(chosen)
+        return self.use(chosen)
 
     def _going_on(self, least: int) -> Peer | None:
         """Give where the last message went, if the next one should go there too.
@@ -163,7 +168,7 @@ class Pool:
         """
         survivor = await self._survivor(avoid) if ask_first else None
         if survivor is not None:
-            return self._use(survivor)
+            return self.use(survivor)
         if not self._all_left:
             try:
                 await self._meet()
@@ -179,8 +184,8 @@ class Pool:
             await self._look_round()
         if avoid and not self._complete and all(peer.address.instance in avoid for peer in self._usable):
             # Whoever is known refused, and not all are known yet.
-            await self._explored()
-        return self._use(self._choose(breaker, avoid))
+            await asyncio.wait([self._explore_now()])
+        return self.use(self._choose(breaker, avoid))
 
     async def _survivor(self, avoid: Collection[str]) -> Peer | None:
         asked = {
@@ -208,16 +213,28 @@ class Pool:
             self._explore_sometimes()
         elif len(self._setups) < _SETUPS_AT_ONCE:
             setup = self._set_up()
-            await self._wait([setup])
-            if setup.exception() is None and not setup.result():
-                # Somebody known came up again. Others may have moved discovery on, so go round once more.
+            await self._wait([setup], self._patience() if self._usable else None)
+            if not setup.done() or (setup.exception() is None and not setup.result()):
+                # Nobody new came up. Others may have moved discovery on, so go round once more.
                 self._explore_now()
-        elif all(peer.outstanding >= _SEVERAL for peer in self._usable):
+        elif not self._usable:
+            await self._wait(list(self._setups))
+        elif self._patience() and all(peer.outstanding >= _SEVERAL for peer in self._usable):
             # Of a burst that comes before all are known, all should have their part.
-            setups = list(self._setups)
-            await self._explored(_A_MOMENT)
-            if not self._usable:
-                await self._wait(setups)
+            await self._wait_for_others()
+
+    def _patience(self) -> float:
+        """Give how many seconds a message may wait for others to be found, though somebody is known."""
+        now = self._loop.time()
+        self._patient_until = min(self._patient_until, now + _WAIT_FOR_OTHERS)
+        return max(0.0, self._patient_until - now)
+
+    async def _wait_for_others(self) -> None:
+        # One timer for all who wait: each of its own would cost the square of their number when they run out.
+        if self._others is None or self._others.done():
+            found = asyncio.wait([self._explore_now()], timeout=self._patience())
+            self._others = asyncio.create_task(found, name="anycast wait")
+        await asyncio.wait([self._others])
 
     async def close(self) -> None:
         """End all conversations."""
@@ -237,8 +254,9 @@ class Pool:
             peer for answer, peer in asked.items() if answer.done() and answer.result() and peer in usable
         ]
 
-    def _use(self, peer: Peer) -> Peer:
-        peer.uses = uses = peer.uses + 1
+    def use(self, peer: Peer, count: int = 1) -> Peer:
+        """Take note that a replica is given messages."""
+        peer.uses = uses = peer.uses + count
         if uses > self._most:
             self._most = uses
         elif uses <= self._most - _BEHIND:
@@ -263,6 +281,8 @@ class Pool:
                 breaker.forget(peer)
             # Whoever replaces it should be found at the next use.
             self._look_at, self._in_vain = 0.0, 0
+        if lost and not self._peers:
+            self._complete, self._patient_until = False, inf
 
     def _set_up(self) -> asyncio.Task[bool]:
         setup = asyncio.create_task(self._discover(), name="anycast set-up")
@@ -277,10 +297,11 @@ class Pool:
             # Looked at, so that asyncio does not report it when its callers found another replica meanwhile.
             setup.exception()
 
-    async def _wait(self, setups: Collection[asyncio.Task[bool]]) -> None:
-        await asyncio.wait(setups)
+    async def _wait(self, setups: Collection[asyncio.Task[bool]], timeout: float | None = None) -> None:
+        await asyncio.wait(setups, timeout=timeout)
         if self._usable or self._all_left:
             return
+        await asyncio.wait(setups)
         for setup in setups:
             error = setup.exception()
             if error is not None:
@@ -298,6 +319,8 @@ class Pool:
         if instance in self._peers or instance in self._left:
             await peer.close()
             return False
+        # One that joins a pool at work takes its part from now on.
+        peer.uses = self._most if self._complete else 0
         peer.news = self.look_again
         self._peers[instance] = peer
         self._has_met_anybody = True
@@ -313,14 +336,10 @@ class Pool:
         soon = self._loop.time() + random.uniform(0.0, _LOOK_AFTER)  # noqa: S311 (no secret)
         self._look_at = min(self._look_at, max(soon, self._looked_at + _LOOK_AFTER))
 
-    def _explore_now(self) -> None:
+    def _explore_now(self) -> asyncio.Task[None]:
         if self._explorer is None or self._explorer.done():
             self._explorer = asyncio.create_task(self._explore(), name="anycast discovery")
-
-    async def _explored(self, timeout: float | None = None) -> None:
-        self._explore_now()
-        assert self._explorer is not None, "it was just begun"
-        await asyncio.wait([self._explorer], timeout=timeout)
+        return self._explorer
 
     async def _look_round(self) -> None:
         """Find somebody in the place of replicas that are leaving, or that are refused here.
@@ -353,17 +372,17 @@ class Pool:
         self._look_at = inf
         failed = False
         for _ in range(_MOST_ROUNDS):
-            found_more = False
-            for first in range(0, len(self._peers) + 1, _SETUPS_AT_ONCE):
-                count = min(_SETUPS_AT_ONCE, len(self._peers) + 1 - first)
+            known = len(self._peers)
+            for first in range(0, known + 1, _SETUPS_AT_ONCE):
+                count = min(_SETUPS_AT_ONCE, known + 1 - first)
                 setups = [self._set_up() for _ in range(count)]
                 # Errors are no news: nobody more to find now; messages that need somebody say so.
                 found = await asyncio.gather(*setups, return_exceptions=True)
-                found_more |= True in found
                 failed |= any(isinstance(each, BaseException) for each in found)
-            if not found_more:
+            # Also those whom others have found meanwhile, and who may have come between.
+            if len(self._peers) <= known:
                 break
-        self._complete = True
+        self._complete = bool(self._peers)
         self._looked_at = self._loop.time()
         # A set-up that came to nothing may have been to somebody new.
         self._in_vain = 0 if failed else self._in_vain
