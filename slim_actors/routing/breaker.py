@@ -6,8 +6,6 @@ import asyncio
 import logging
 from typing import Protocol, TypeVar
 
-from msgspec import Struct
-
 from slim_actors.backoff import Backoff
 from slim_actors.errors import CallCycle, DeliveryError, Stopped, Untrusted
 from slim_actors.names import Address
@@ -54,21 +52,22 @@ class Replica(Protocol):
 R = TypeVar("R", bound=Replica)
 
 
-class _Circuit(Struct, eq=False):
+class _Circuit:
     """What one replica has made of one message type."""
 
-    failing: float = 0.0
-    """The share of bad outcomes, as a moving average."""
-    seconds: float | None = None
-    """How long it takes, as a moving average."""
-    slow_at: float = float("-inf")
-    """When it was last found slow."""
-    opened: int = 0
-    """How often in a row it was opened."""
-    opened_at: float = 0.0
-    closed_at: float = float("-inf")
-    probe_at: float = 0.0
-    is_probed: bool = False
+    def __init__(self) -> None:
+        self.failing = 0.0
+        """The share of bad outcomes, as a moving average."""
+        self.seconds: float | None = None
+        """How long it takes, as a moving average."""
+        self.slow_at = float("-inf")
+        """When it was last found slow."""
+        self.opened = 0
+        """How often in a row it was opened."""
+        self.opened_at = 0.0
+        self.closed_at = float("-inf")
+        self.probe_at = 0.0
+        self.is_probed = False
 
 
 class Breaker:

@@ -118,7 +118,7 @@ class Bulk:
         chunk = Chunk(message, self._ended, size=sum(map(len, message.body)), told=told, others=self._chunks)
         self._chunks.add(chunk)
         if self._pool is not None:
-            self._pool.use(peer, chunk.count - 1)
+            self._pool.give_more(peer, chunk.count - 1)
         peer.tell(chunk)
         # Others have their turn, and the link sends what it has.
         await asyncio.sleep(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from copy import copy
 from math import inf
 from typing import Any
@@ -61,8 +61,7 @@ class Pool:
         self._find = find
         self._loop = asyncio.get_running_loop()
         self._peers: dict[str, Peer] = {}
-        self._complete = False
-        self._has_met_anybody = False
+        self._complete = self._has_met_anybody = False
         self._setups: set[asyncio.Task[bool]] = set()
         self._most = 0
         """How many messages the one has had that has had the most."""
@@ -74,7 +73,7 @@ class Pool:
         self._looked_at = float("-inf")
         self._in_vain = 0
         """How often it was looked round since somebody was found or lost."""
-        self._others: asyncio.Task[Any] | None = None
+        self._waiting: asyncio.Task[Any] | None = None
         self._patient_until = inf
         """When messages wait no longer for others to be found."""
         self._changed = asyncio.Event()
@@ -135,7 +134,7 @@ class Pool:
         self._last = chosen
         if now >= self._look_at:
             self._explore_now()
-        return self.use(chosen)
+        return self._use(chosen)
 
     def _going_on(self, least: int) -> Peer | None:
         """Give where the last message went, if the next one should go there too.
@@ -146,6 +145,11 @@ class Pool:
         if last is None or last.is_leaving or last.outstanding - least > least // 4:
             return None
         return last
+
+    def give_more(self, peer: Peer, count: int) -> None:
+        """Take note of what a replica gets beside the message that it was chosen for."""
+        peer.uses += count
+        self._most = max(self._most, peer.uses)
 
     async def acquire(
         self, breaker: Breaker, avoid: Collection[str] = (), *, ask_first: bool = False
@@ -168,7 +172,7 @@ class Pool:
         """
         survivor = await self._survivor(avoid) if ask_first else None
         if survivor is not None:
-            return self.use(survivor)
+            return self._use(survivor)
         if not self._all_left:
             try:
                 await self._meet()
@@ -185,7 +189,7 @@ class Pool:
         if avoid and not self._complete and all(peer.address.instance in avoid for peer in self._usable):
             # Whoever is known refused, and not all are known yet.
             await asyncio.wait([self._explore_now()])
-        return self.use(self._choose(breaker, avoid))
+        return self._use(self._choose(breaker, avoid))
 
     async def _survivor(self, avoid: Collection[str]) -> Peer | None:
         asked = {
@@ -210,7 +214,8 @@ class Pool:
     async def _meet(self) -> None:
         """Get to know the replicas, by a set-up at the most; the first must succeed."""
         if self._complete and self._usable:
-            self._explore_sometimes()
+            if self._loop.time() >= self._look_at:
+                self._explore_now()
         elif len(self._setups) < _SETUPS_AT_ONCE:
             setup = self._set_up()
             await self._wait([setup], self._patience() if self._usable else None)
@@ -218,10 +223,13 @@ class Pool:
                 # Nobody new came up. Others may have moved discovery on, so go round once more.
                 self._explore_now()
         elif not self._usable:
-            await self._wait(list(self._setups))
+            setups = list(self._setups)
+            await self._wait_together(setups, _WAIT_FOR_OTHERS)
+            if not self._usable:
+                await self._wait(setups)
         elif self._patience() and all(peer.outstanding >= _SEVERAL for peer in self._usable):
             # Of a burst that comes before all are known, all should have their part.
-            await self._wait_for_others()
+            await self._wait_together([self._explore_now()], self._patience())
 
     def _patience(self) -> float:
         """Give how many seconds a message may wait for others to be found, though somebody is known."""
@@ -229,18 +237,15 @@ class Pool:
         self._patient_until = min(self._patient_until, now + _WAIT_FOR_OTHERS)
         return max(0.0, self._patient_until - now)
 
-    async def _wait_for_others(self) -> None:
-        # One timer for all who wait: each of its own would cost the square of their number when they run out.
-        if self._others is None or self._others.done():
-            found = asyncio.wait([self._explore_now()], timeout=self._patience())
-            self._others = asyncio.create_task(found, name="anycast wait")
-        await asyncio.wait([self._others])
+    async def _wait_together(self, tasks: Iterable[asyncio.Task[Any]], timeout: float) -> None:
+        # One wait for a whole burst: one for each message would take longer than to handle them.
+        if self._waiting is None or self._waiting.done():
+            self._waiting = asyncio.create_task(asyncio.wait(tasks, timeout=timeout), name="anycast wait")
+        await asyncio.wait([self._waiting])
 
     async def close(self) -> None:
         """End all conversations."""
-        tasks: list[asyncio.Task[bool] | asyncio.Task[None]] = [*self._setups]
-        if self._explorer is not None:
-            tasks.append(self._explorer)
+        tasks = [task for task in (*self._setups, self._explorer, self._waiting) if task is not None]
         for task in tasks:
             task.cancel()
         if tasks:
@@ -254,9 +259,8 @@ class Pool:
             peer for answer, peer in asked.items() if answer.done() and answer.result() and peer in usable
         ]
 
-    def use(self, peer: Peer, count: int = 1) -> Peer:
-        """Take note that a replica is given messages."""
-        peer.uses = uses = peer.uses + count
+    def _use(self, peer: Peer) -> Peer:
+        peer.uses = uses = peer.uses + 1
         if uses > self._most:
             self._most = uses
         elif uses <= self._most - _BEHIND:
@@ -326,10 +330,6 @@ class Pool:
         self._has_met_anybody = True
         self._in_vain = 0
         return True
-
-    def _explore_sometimes(self) -> None:
-        if self._loop.time() >= self._look_at:
-            self._explore_now()
 
     def look_again(self) -> None:
         """Look for new replicas before long: somebody may have come."""
