@@ -96,6 +96,15 @@ async def test_a_burst_that_comes_before_all_are_known_reaches_every_replica(
     await burst(caller, messages)
 
 
+async def test_a_burst_reaches_every_replica_also_long_after_some_were_met(test_runtime: TestRuntime) -> None:
+    for _ in range(3):
+        await test_runtime.spawn(Echo)
+    for number in range(2):
+        await test_runtime.ask(ECHO, number)
+        await asyncio.sleep(5)
+    await burst(test_runtime, 300)
+
+
 async def test_a_burst_reaches_every_replica_also_after_nobody_was_there(
     test_runtime: TestRuntime, patient: None
 ) -> None:

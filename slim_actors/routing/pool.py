@@ -35,8 +35,8 @@ _BEHIND = 8
 """How many messages a replica may have to catch up with when several are as busy: who had few while others
 did the work is not made to do all of what comes then. The parts of a small `tell_many` differ by less."""
 _WAIT_FOR_OTHERS = 0.5
-"""Seconds for which messages that have somebody to go to wait for others to be found, counted from the first
-such message. A set-up takes some hundredths, unless it leads to nobody: then 3."""
+"""Seconds for which messages that have somebody to go to wait for others to be found; all of a burst
+together, from the first that waits. A set-up takes some hundredths, unless it leads to nobody: then 3."""
 
 
 class Pool:
@@ -154,7 +154,7 @@ class Pool:
     async def acquire(
         self, breaker: Breaker, avoid: Collection[str] = (), *, ask_first: bool = False
     ) -> Peer:
-        """Choose the replica for the next message, without a wait where one is known that will do.
+        """Choose the replica for the next message, without a long wait where one is known that will do.
 
         Where none is, this opens a session, twice if the first leads to nobody, or looks for all replicas.
 
@@ -218,7 +218,7 @@ class Pool:
                 self._explore_now()
         elif len(self._setups) < _SETUPS_AT_ONCE:
             setup = self._set_up()
-            await self._wait([setup], self._patience() if self._usable else None)
+            await self._wait([setup], _WAIT_FOR_OTHERS if self._usable else None)
             if not setup.done() or (setup.exception() is None and not setup.result()):
                 # Nobody new came up. Others may have moved discovery on, so go round once more.
                 self._explore_now()
@@ -227,7 +227,7 @@ class Pool:
             await self._wait_together(setups, _WAIT_FOR_OTHERS)
             if not self._usable:
                 await self._wait(setups)
-        elif self._patience() and all(peer.outstanding >= _SEVERAL for peer in self._usable):
+        elif all(peer.outstanding >= _SEVERAL for peer in self._usable) and self._patience():
             # Of a burst that comes before all are known, all should have their part.
             await self._wait_together([self._explore_now()], self._patience())
 
