@@ -59,6 +59,7 @@ class Peer:
         self._idempotent: frozenset[str] = frozenset()
         self.uses = 0
         """See `Replica.uses`."""
+        self.last_used = 0
         self.was_greeted = False
         """Whether it has said hello."""
         self._sent_again_at = float("-inf")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from copy import copy
 from math import inf
-from typing import Any
 
 from slim_actors.backoff import Backoff
 from slim_actors.errors import DeliveryError, Untrusted
@@ -63,6 +63,7 @@ class Pool:
         self._peers: dict[str, Peer] = {}
         self._complete = self._has_met_anybody = False
         self._setups: set[asyncio.Task[bool]] = set()
+        self._turns = itertools.count(1)
         self._most = 0
         """How many messages the one has had that has had the most."""
         self._last: Peer | None = None
@@ -73,7 +74,7 @@ class Pool:
         self._looked_at = float("-inf")
         self._in_vain = 0
         """How often it was looked round since somebody was found or lost."""
-        self._waiting: asyncio.Task[Any] | None = None
+        self._waiting: asyncio.Task[object] | None = None
         self._patient_until = inf
         """When messages wait no longer for others to be found."""
         self._changed = asyncio.Event()
@@ -125,7 +126,7 @@ class Pool:
             # Who is the only one is chosen whatever he has to do.
             least = chosen.outstanding if least < 0 else least
             load = peer.outstanding
-            if load < least or (load == least and peer.uses < chosen.uses):
+            if load < least or (load == least and _load(peer) < _load(chosen)):
                 chosen, least = peer, load
         if chosen is None:
             return None
@@ -227,9 +228,9 @@ class Pool:
             await self._wait_together(setups, _WAIT_FOR_OTHERS)
             if not self._usable:
                 await self._wait(setups)
-        elif all(peer.outstanding >= _SEVERAL for peer in self._usable) and self._patience():
+        elif all(peer.outstanding >= _SEVERAL for peer in self._usable) and (patience := self._patience()):
             # Of a burst that comes before all are known, all should have their part.
-            await self._wait_together([self._explore_now()], self._patience())
+            await self._wait_together([self._explore_now()], patience)
 
     def _patience(self) -> float:
         """Give how many seconds a message may wait for others to be found, though somebody is known."""
@@ -237,7 +238,7 @@ class Pool:
         self._patient_until = min(self._patient_until, now + _WAIT_FOR_OTHERS)
         return max(0.0, self._patient_until - now)
 
-    async def _wait_together(self, tasks: Iterable[asyncio.Task[Any]], timeout: float) -> None:
+    async def _wait_together(self, tasks: Iterable[asyncio.Task[object]], timeout: float) -> None:
         # One wait for a whole burst: one for each message would take longer than to handle them.
         if self._waiting is None or self._waiting.done():
             self._waiting = asyncio.create_task(asyncio.wait(tasks, timeout=timeout), name="anycast wait")
@@ -260,6 +261,7 @@ class Pool:
         ]
 
     def _use(self, peer: Peer) -> Peer:
+        peer.last_used = next(self._turns)
         peer.uses = uses = peer.uses + 1
         if uses > self._most:
             self._most = uses
@@ -390,8 +392,8 @@ class Pool:
         self._in_vain += 1
 
 
-def _load(peer: Peer) -> tuple[int, int]:
-    return peer.outstanding, peer.uses
+def _load(peer: Peer) -> tuple[int, int, int]:
+    return peer.outstanding, peer.uses, peer.last_used
 
 
 class NothingLeft(DeliveryError):
