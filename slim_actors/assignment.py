@@ -35,6 +35,10 @@ class Assignment(msgspec.Struct, frozen=True):
     variables: dict[str, str]
     """The settings, for its environment."""
 
+    def __repr__(self) -> str:
+        """Leave the settings out: secrets may be among them."""
+        return f"Assignment({self.task}, slot={self.slot})"
+
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a replica says."""

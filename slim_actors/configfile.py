@@ -37,8 +37,9 @@ class ConfigFile:
     """
 
     path: Path
-    values: Mapping[str, Any]
-    commands: Mapping[str, Mapping[str, Any]]
+    # Secrets may be among these.
+    values: Mapping[str, Any] = field(repr=False)
+    commands: Mapping[str, Mapping[str, Any]] = field(repr=False)
     _text: str = field(repr=False)
     _prefix: str = ""
 

@@ -40,7 +40,7 @@ _NO = ("0", "false", "no", "off", "")
 
 def _setting(variable: str, meaning: str, *, default: Any = None, kind: str = "") -> Any:
     metadata = {"variable": variable, "meaning": meaning, "kind": kind}
-    return field(default=default, kw_only=True, metadata=metadata)
+    return field(default=default, kw_only=True, repr=kind != "secret", metadata=metadata)
 
 
 @frozen

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from slim_actors import ConfigurationError, Runtime
+from slim_actors.assignment import Assignment, Report, Task
 from slim_actors.cli.app import application
-from slim_actors.configfile import COMMANDS
+from slim_actors.configfile import COMMANDS, find_file
 from slim_actors.identity import SharedSecret, StaticJwt
+from slim_actors.replicas.process import Plan
 from slim_actors.settings import Settings
 from slim_actors.slimconfig import read_slim_config
 from slim_actors.testing import TestRuntime
@@ -194,6 +196,27 @@ def test_a_secret_in_a_file_that_others_can_read_is_refused(project: Path) -> No
         read_slim_config(str(file))
     file.chmod(0o600)
     assert read_slim_config(str(file))["node_password"] == "p"
+
+
+def test_no_record_shows_a_secret(project: Path) -> None:
+    write(
+        project / "slim-actors.toml",
+        f'shared_secret = "{SECRET}"\nnode_user = "u"\nnode_password = "a password"',
+    )
+    settings, task = Settings.find(), Task("echo.py", 3)
+
+    async def loaded(_: Report) -> None:
+        """Nothing waits here."""
+
+    records = [
+        settings,
+        find_file(),
+        Assignment(task, 0, settings.variables()),
+        Plan(task, settings.variables(), 0.0, loaded),
+    ]
+    assert {SECRET, "a password"} <= {*settings.variables().values()}
+    for secret in (SECRET, "a password"):
+        assert [record for record in records if secret in repr(record)] == []
 
 
 SECURE = {"endpoint": "https://n:1"}

@@ -55,6 +55,10 @@ class Plan(msgspec.Struct, frozen=True):
     hang_after: float
     loaded: Callable[[Report], Awaitable[None]]
 
+    def __repr__(self) -> str:
+        """Leave the settings out: secrets may be among them."""
+        return f"Plan({self.task}, hang_after={self.hang_after})"
+
 
 class End(msgspec.Struct, frozen=True):
     """How a process ended.
