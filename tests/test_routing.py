@@ -23,7 +23,7 @@ from slim_actors import (
     wire,
 )
 from slim_actors.names import Address
-from slim_actors.routing import pool, table
+from slim_actors.routing import discovery, table
 from slim_actors.testing import TestRuntime
 from slim_actors.transport.base import SessionOptions
 from slim_actors.transport.memory import MemoryPort, MemorySession
@@ -79,7 +79,7 @@ async def burst(caller: Runtime, messages: int) -> None:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine may be slow to set sessions up."""
-    monkeypatch.setattr(pool, "_WAIT_FOR_OTHERS", 10.0)
+    monkeypatch.setattr(discovery, "_WAIT_FOR_OTHERS", 10.0)
 
 
 @pytest.mark.parametrize("asked_before", [0, 1, 2])
@@ -253,7 +253,7 @@ async def test_newcomers_are_told_of_and_callers_look_for_them(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # So nobody looks unless he is told.
-    monkeypatch.setattr(pool, "_LOOK_AGAIN", Backoff(3600.0, 3600.0))
+    monkeypatch.setattr(discovery, "_LOOK_AGAIN", Backoff(3600.0, 3600.0))
     host, caller = await world.runtime(), await world.runtime()
     await host.spawn(Echo)
     assert len(await answered_by(caller, ECHO, 4)) == 1
@@ -268,9 +268,9 @@ async def test_newcomers_are_told_of_and_callers_look_for_them(
 async def test_only_one_of_the_same_name_is_believed_that_there_is_a_newcomer(
     test_runtime: TestRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "_LOOK_AGAIN", Backoff(3600.0, 3600.0))
+    monkeypatch.setattr(discovery, "_LOOK_AGAIN", Backoff(3600.0, 3600.0))
     told = asyncio.Event()
-    monkeypatch.setattr(pool.Pool, "look_again", lambda _: told.set())
+    monkeypatch.setattr(discovery.Discovery, "look_again", lambda _: told.set())
     ref = await test_runtime.spawn(Echo)
     assert await test_runtime.ask(ECHO, "x") == "x"
     port = await test_runtime._transport.open("test/ns/stranger")

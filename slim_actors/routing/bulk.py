@@ -190,7 +190,7 @@ class Bulk:
 
     @property
     def _replicas(self) -> int:
-        return 1 if self._pool is None else max(1, len(self._pool.peers))
+        return 1 if self._pool is None else max(1, len(self._pool.discovery.live))
 
     def _told(
         self,

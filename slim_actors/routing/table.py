@@ -9,6 +9,7 @@ from slim_actors.limits import Limits
 from slim_actors.names import Address
 from slim_actors.pulse import Pulse
 from slim_actors.routes import Anycast, Unicast
+from slim_actors.routing.discovery import Discovery
 from slim_actors.routing.peer import Peer
 from slim_actors.routing.pin import AnyPeer, Pin
 from slim_actors.routing.plain import PlainPeer
@@ -104,15 +105,16 @@ class RoutingTable:
         """Send again what has no outcome, everywhere; see `Peer.resend`."""
         for pool in self._pools.values():
             # What was said of newcomers meanwhile was not heard.
-            pool.look_again()
-            for peer in pool.peers:
+            pool.discovery.look_again()
+            for peer in pool.discovery.live:
                 peer.resend()
         for pin in (*self._pins.values(), *self._explicit):
             pin.resend()
 
     async def close(self) -> None:
         """End all conversations."""
-        ends: list[Pool | Pin] = [*self._pools.values(), *self._pins.values(), *self._explicit]
+        pins = (*self._pins.values(), *self._explicit)
+        ends: list[Discovery | Pin] = [*(pool.discovery for pool in self._pools.values()), *pins]
         await asyncio.gather(*(end.close() for end in ends))
 
     def _make_room_for_a_pin(self) -> None:
