@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar, overload
 
 from slim_actors.access import Allow, Rule, check_allow
+from slim_actors.checks import is_number, is_whole
 from slim_actors.declaration import HANDLER_MARK, TIMER_MARK, Declaration, declare
 from slim_actors.errors import DeclarationError
 from slim_actors.mailbox import Mailbox
@@ -74,7 +75,7 @@ def every(*, seconds: float) -> Callable[[F], F]:
         ...     async def tick(self) -> None:
         ...         print("another minute")
     """
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < float("inf"):
+    if not is_number(seconds) or seconds <= 0:
         raise DeclarationError(f"every(seconds={seconds!r}) is not a number of seconds above 0.")
 
     def mark(function: F) -> F:
@@ -146,7 +147,7 @@ class Agent:
 
 
 def _check_settings(cls: type[Agent]) -> None:
-    if isinstance(cls.concurrency, bool) or not isinstance(cls.concurrency, int) or cls.concurrency < 1:
+    if not is_whole(cls.concurrency) or cls.concurrency < 1:
         raise DeclarationError(
             f"{cls.__name__}: concurrency is {cls.concurrency!r}, but must be a whole number from 1 up."
         )

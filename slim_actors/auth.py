@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
+from slim_actors.endpoints import is_this_machine
 from slim_actors.errors import ConfigurationError
 from slim_actors.files import to_path
 from slim_actors.identity import Jwt, StaticJwt, audience_given, check_audience, to_names
@@ -45,8 +47,8 @@ class Oidc:
         scope: What to ask the issuer for; some want it.
 
     Raises:
-        ConfigurationError: The URL is none, ``client_id`` or ``client_secret`` comes alone, or the audience
-            is not one word.
+        ConfigurationError: The URL is none of these, ``client_id`` or ``client_secret`` comes alone, or the
+            audience is not one word.
 
     Example:
         >>> Oidc("https://login.example.com", client_id="bob", client_secret="…", audience="slim")
@@ -60,10 +62,22 @@ class Oidc:
     scope: str = field(default="", kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        if not self.issuer.startswith(("https://", "http://")):
-            raise ConfigurationError(f"The OIDC issuer is {self.issuer!r}, but must be an https:// URL.")
+        if not _keeps_secrets(self.issuer):
+            raise ConfigurationError(
+                f"The OIDC issuer is {self.issuer!r}, but must be an https:// URL "
+                "(http:// is for this machine alone)."
+            )
         if bool(self.client_id) != bool(self.client_secret):
             raise ConfigurationError("The OIDC client's id and secret must both be given.")
+
+
+def _keeps_secrets(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and is_this_machine(host)))
 
 
 @frozen

@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import Attribute, field, frozen
 
+from slim_actors.checks import is_number
 from slim_actors.errors import ConfigurationError
 
 __all__ = ["Backoff", "number_from_0"]
@@ -14,8 +15,7 @@ __all__ = ["Backoff", "number_from_0"]
 
 def number_from_0(_: Any, attribute: Attribute[float], value: float) -> None:
     """Refuse what is no number from 0 up."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value < float("inf"):
+    if not is_number(value) or value < 0:
         raise ConfigurationError(f"{attribute.name} is {value!r}, but must be a number from 0 up.")
 
 

@@ -41,6 +41,9 @@ _BODY_AT = {
     if field in {"body", "bodies"}
 }
 """Where the body of a frame stands, or all of them, by the encoded tag."""
+_HAVE_AN_ID = frozenset(
+    frame.__struct_config__.tag for frame in get_args(wire.Frame) if frame.__struct_fields__[:1] == ("id",)
+)
 _SEVERAL = frozenset((wire.Items, wire.Tells))
 _body_of = attrgetter("body")
 _UNREADABLE = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
@@ -237,10 +240,11 @@ def _describe(raw: Raw, reason: str) -> Iterable[Problem]:
 def _id_of(raw: Raw) -> int:
     """Give the id of a frame that cannot be read, or 0 where it has none."""
     try:
-        found = _int_decoder.decode(_head_decoder.decode(raw).id)
+        head = _head_decoder.decode(raw)
+        tag, found = _int_decoder.decode(head.tag), _int_decoder.decode(head.id)
     except _UNREADABLE:
         return 0
-    return found if 0 <= found < 2**63 else 0
+    return found if tag in _HAVE_AN_ID and 0 <= found < 2**63 else 0
 
 
 def _unreadable(message_id: int, reason: str) -> Problem:

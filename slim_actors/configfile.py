@@ -17,7 +17,7 @@ from slim_actors.files import read_text
 __all__ = ["COMMANDS", "VARIABLE", "ConfigFile", "find_file", "nearest", "private", "read_file"]
 
 VARIABLE = "SLIM_ACTORS_CONFIG"
-COMMANDS = ("run", "send", "node", "doctor")
+COMMANDS = ("run", "send")
 """The tables of a file: each has options of the command of its name."""
 
 _NAME = "slim-actors.toml"

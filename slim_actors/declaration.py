@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import types
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -12,7 +13,7 @@ from msgspec.structs import force_setattr, replace
 
 from slim_actors.access import Rule
 from slim_actors.errors import ConfigurationError, DeclarationError, MalformedMessage, UnhandledMessage
-from slim_actors.messages import Body, Signal, same_type, type_name
+from slim_actors.messages import Body, Request, Signal, StreamRequest, same_type, type_name
 from slim_actors.names import check_name
 from slim_actors.wire import Ask, Incoming, Stream
 
@@ -204,7 +205,7 @@ def _methods(cls: type) -> list[tuple[str, Any]]:
 
 def _timer(cls: type, method: str, function: Any) -> Timer:
     label = f"{cls.__name__}.{method}"
-    _, *parameters = inspect.signature(function).parameters.values()
+    _, *parameters = _signature(function).parameters.values()
     if not inspect.iscoroutinefunction(function) or len(parameters) > 1:
         raise DeclarationError(f"{label} must be async def {method}(self) or async def {method}(self, ctx).")
     return Timer(method, getattr(function, TIMER_MARK), ("ctx",) * len(parameters))
@@ -217,7 +218,7 @@ def _handlers(
     streams = inspect.isasyncgenfunction(function)
     if not streams and not inspect.iscoroutinefunction(function):
         raise DeclarationError(f"{label} must be declared with async def.")
-    _, *parameters = inspect.signature(function).parameters.values()
+    _, *parameters = _signature(function).parameters.values()
     positional = all(parameter.kind in _POSITIONAL for parameter in parameters)
     if not positional or not 1 <= len(parameters) <= _MOST_PARAMETERS:
         raise DeclarationError(f"{label} must take (self, message), and after it items or ctx or both.")
@@ -237,6 +238,10 @@ def _handlers(
         kind = type(None) if member is None else get_origin(member) or member
         if not isinstance(kind, type) or kind in _FLOWS:
             raise DeclarationError(f"{label}: {member!r} is not a type of message; annotate with a class.")
+        if streams and issubclass(kind, Request) and not issubclass(kind, StreamRequest):
+            raise DeclarationError(
+                f"{label} yields, but {kind.__name__} is a Request, with one reply: make it a StreamRequest."
+            )
         yield type_name(kind), replace(whole, declared=member)
 
 
@@ -246,7 +251,7 @@ def _others(
     """Tell which parameter after the message is the context and which one, by its annotation, the items."""
     takes, items = [], None
     for name in names:
-        written = function.__annotations__.get(name)
+        written = _written(function).get(name)
         flows = "AsyncIter" in written if isinstance(written, str) else get_origin(written) in _FLOWS
         if flows:
             items = (get_args(_annotation(label, function, name, scope)) or (Any,))[0]
@@ -256,8 +261,31 @@ def _others(
     return tuple(takes), items
 
 
+if sys.version_info >= (3, 14):
+    # Looking at annotations evaluates them (PEP 649), and one may name what exists for type checkers alone.
+    from annotationlib import Format, ForwardRef, get_annotations
+
+    def _signature(function: Any) -> inspect.Signature:
+        return inspect.signature(function, annotation_format=Format.FORWARDREF)
+
+    def _written(function: Any) -> Mapping[str, Any]:
+        """Give the annotations, as text where they are text or cannot be evaluated."""
+        found = get_annotations(function, format=Format.FORWARDREF)
+        return {
+            name: one.__forward_arg__ if isinstance(one, ForwardRef) else one for name, one in found.items()
+        }
+
+else:
+    _signature = inspect.signature
+
+    def _written(function: Any) -> Mapping[str, Any]:
+        """Give the annotations, as text where they are text."""
+        annotations: Mapping[str, Any] = function.__annotations__
+        return annotations
+
+
 def _annotation(label: str, function: Any, parameter: str, scope: Mapping[str, Any]) -> Any:
-    annotation = function.__annotations__.get(parameter, inspect.Parameter.empty)
+    annotation = _written(function).get(parameter, inspect.Parameter.empty)
     if not isinstance(annotation, str):
         return annotation
     # Only this annotation: the others may name what exists for type checkers alone.

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from slim_actors.errors import ConfigurationError, NodeUnreachable
 
-__all__ = ["DEFAULT_ENDPOINT", "Endpoint", "no_node"]
+__all__ = ["DEFAULT_ENDPOINT", "Endpoint", "is_this_machine", "no_node"]
 
 DEFAULT_ENDPOINT = "http://127.0.0.1:46357"
 
@@ -86,12 +86,7 @@ class Endpoint(Struct, frozen=True):
     @property
     def is_local(self) -> bool:
         """Whether it is on this machine, and reached without leaving it."""
-        if self.scheme == "unix" or self.host == "localhost":
-            return True
-        try:
-            return ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return self.scheme == "unix" or is_this_machine(self.host)
 
     def to_listen(self) -> str:
         """Give the form that a listening SLIM node takes: plain ``host:port`` for HTTP."""
@@ -150,6 +145,16 @@ class Endpoint(Struct, frozen=True):
         with contextlib.suppress(OSError):
             await writer.wait_closed()
         return True
+
+
+def is_this_machine(host: str) -> bool:
+    """Tell whether a host is reached without leaving this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _is_unicode(text: str) -> bool:

@@ -49,14 +49,6 @@ class DeclarationError(SlimActorsError, TypeError):
     """An agent class is declared wrongly. Raised where the class is written, or where it is spawned."""
 
 
-class NodeUnreachable(SlimActorsError, ConnectionError):
-    """No SLIM node answers at the endpoint."""
-
-
-class NotANode(NodeUnreachable):
-    """Something listens at the endpoint, but it is no SLIM node."""
-
-
 class EndpointInUse(SlimActorsError, OSError):
     """A node cannot listen at the endpoint because something else already does."""
 
@@ -84,6 +76,18 @@ class NoRoute(DeliveryError):
     """Nobody answers to the name: no agent runs under it."""
 
     code = "no-route"
+
+
+class NodeUnreachable(DeliveryError, ConnectionError):
+    """No SLIM node answers at the endpoint; of a message: none did in time, and nothing was sent."""
+
+    code = "no-node"
+
+
+class NotANode(NodeUnreachable):
+    """Something listens at the endpoint, but it is no SLIM node."""
+
+    code = "not-a-node"
 
 
 class PeerLost(DeliveryError):
@@ -237,6 +241,8 @@ _BY_CODE: dict[str, type[DeliveryError]] = {
     cls.code: cls
     for cls in (
         NoRoute,
+        NodeUnreachable,
+        NotANode,
         PeerLost,
         Untrusted,
         Expired,

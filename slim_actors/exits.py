@@ -25,7 +25,7 @@ class Exit(IntEnum):
     OK = 0
     """All went well; also after Ctrl-C or SIGTERM, when everything was drained."""
     FAILED = 1
-    """A message was not answered."""
+    """What was asked for failed: a message was not answered, or `doctor` found a problem."""
     USAGE = 2
     """What the user gave cannot be used: an option, a name, a secret, a file, an agent class."""
     NO_NODE = 3
@@ -40,6 +40,8 @@ class Exit(IntEnum):
     """One side refuses the other's identity, or the caller may not call."""
     STORE = 8
     """The store, or a state in it, cannot be used."""
+    INTERRUPTED = 130
+    """Ctrl-C ended it before it was done: 128 and the number of the signal, as in shells."""
 
 
 _CODES: tuple[tuple[type[SlimActorsError], Exit], ...] = (

@@ -13,6 +13,7 @@ from attrs import field, frozen
 from attrs.converters import optional
 from attrs.validators import min_len
 
+from slim_actors.checks import is_number
 from slim_actors.errors import ConfigurationError
 from slim_actors.files import to_path
 
@@ -80,7 +81,7 @@ def check_audience(audience: str) -> str:
 
 
 def _seconds(_: object, __: object, value: float) -> None:
-    if isinstance(value, bool) or not 1 <= value < float("inf"):
+    if not is_number(value) or value < 1:
         raise ConfigurationError(f"A token's duration is {value!r}, but must be a number of seconds from 1.")
 
 

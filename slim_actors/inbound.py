@@ -1,4 +1,4 @@
-"""The agent's end of its sessions: frames become envelopes in the mailbox, outcomes become frames."""
+"""The agent's door: accepts the sessions of one instance, and tells all callers its news."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import attrs
 from attrs import frozen
 from msgspec import Struct, field
 
+from slim_actors.checks import is_number, is_whole
 from slim_actors.errors import Busy, ConfigurationError, DeliveryError
 from slim_actors.middleware import Verb
 from slim_actors.names import Address
@@ -63,13 +64,17 @@ class Mailbox:
     retry_after: float = attrs.field(default=0.1, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        if isinstance(self.capacity, bool) or not isinstance(self.capacity, int) or self.capacity < 1:
+        if not is_whole(self.capacity) or self.capacity < 1:
             raise ConfigurationError(
                 f"A mailbox capacity of {self.capacity!r} is not a whole number from 1 up."
             )
         if self.overflow not in ("wait", "busy", "drop_oldest"):
             raise ConfigurationError(
                 f"A mailbox overflow of {self.overflow!r} is not 'wait', 'busy' or 'drop_oldest'."
+            )
+        if not is_number(self.retry_after) or self.retry_after < 0:
+            raise ConfigurationError(
+                f"A mailbox retry_after of {self.retry_after!r} is not a number of seconds from 0 up."
             )
 
 

@@ -28,7 +28,6 @@ from slim_actors.errors import (
     Denied,
     Expired,
     MalformedMessage,
-    NodeUnreachable,
     RemoteError,
     StoreError,
     TooLarge,
@@ -302,10 +301,10 @@ class _Lane:
                 await self._outbox.relay(self._route, parcel, below)
             except _FINAL as error:
                 return error
-            except (DeliveryError, NodeUnreachable) as error:
+            except DeliveryError as error:
                 if parcel.expires is not None and parcel.expires <= time.time():
                     late = Expired(f"The durable message was not handled in its time; the last try: {error}")
-                    late.may_have_run = isinstance(error, DeliveryError) and error.may_have_run
+                    late.may_have_run = error.may_have_run
                     return late
             except Exception:
                 _logger.exception("A durable message for %s could not be sent", parcel.target)

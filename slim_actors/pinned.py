@@ -80,7 +80,7 @@ class Pinned(Speaker):
     @overload
     def stream(
         self,
-        message: StreamRequest[T],
+        message: StreamRequest[T] | Request[T],
         *,
         items: AsyncIterable[Any] | None = None,
         timeout: float | None = None,

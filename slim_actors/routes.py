@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from attrs import Attribute, field, frozen
 
+from slim_actors.checks import is_number, is_whole
 from slim_actors.errors import ConfigurationError
 from slim_actors.names import check_instance, check_name
 
@@ -26,17 +27,23 @@ def _is_name(_: Any, __: Attribute[str], value: str) -> None:
 
 
 def _not_negative(_: Any, attribute: Attribute[int], value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST_RETRIES:
+    if not is_whole(value) or not 0 <= value <= _MOST_RETRIES:
         raise ConfigurationError(
             f"{attribute.name} is {value!r}, but must be a whole number from 0 to {_MOST_RETRIES}."
         )
 
 
 def _positive(_: Any, attribute: Attribute[float], value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _DAY:
+    if not is_number(value) or not 0 < value <= _DAY:
         raise ConfigurationError(
             f"{attribute.name} is {value!r}, but must be a number of seconds above 0, a day at the most."
         )
+
+
+def _is_flag(_: Any, attribute: Attribute[bool], value: object) -> None:
+    # Whoever writes "no" must not get the opposite of it.
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{attribute.name} is {value!r}, but must be True or False.")
 
 
 @frozen
@@ -59,7 +66,7 @@ class Anycast:
     """
 
     name: str = field(validator=_is_name)
-    mls: bool = field(default=False, kw_only=True)
+    mls: bool = field(default=False, kw_only=True, validator=_is_flag)
     max_retries: int = field(default=5, kw_only=True, validator=_not_negative)
     timeout: float = field(default=0.5, kw_only=True, converter=_seconds, validator=_positive)
 
@@ -92,7 +99,7 @@ class Unicast:
 
     name: str = field(validator=_is_name)
     instance: str | None = field(default=None, kw_only=True)
-    mls: bool = field(default=False, kw_only=True)
+    mls: bool = field(default=False, kw_only=True, validator=_is_flag)
     max_retries: int = field(default=5, kw_only=True, validator=_not_negative)
     timeout: float = field(default=0.5, kw_only=True, converter=_seconds, validator=_positive)
     wire: Literal["frames", "bytes"] = field(default="frames", kw_only=True)

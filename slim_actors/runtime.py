@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from slim_actors.cell import Cell
+from slim_actors.checks import is_number
 from slim_actors.deadletters import DeadLetters
 from slim_actors.endpoints import no_node
 from slim_actors.errors import ConfigurationError, DeclarationError, EndpointInUse, NodeUnreachable, NotANode
@@ -115,7 +116,7 @@ class Runtime(Verbs):
         self._auth = auth or settings.auth()
         self._name = check_name(name)
         self._embed = embed_node
-        if not lost_after > 0:
+        if not is_number(lost_after) or lost_after <= 0:
             raise ConfigurationError(
                 f"lost_after is {lost_after!r}, but must be a number of seconds above 0."
             )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 from slim_actors.call import Call
+from slim_actors.checks import is_number
 from slim_actors.errors import ConfigurationError, NodeUnreachable
 from slim_actors.routes import Route
 
@@ -132,8 +132,6 @@ def checked(timeout: float | None) -> float | None:
     Raises:
         ConfigurationError: It is no number of seconds above 0.
     """
-    if timeout is None or (
-        isinstance(timeout, int | float) and not isinstance(timeout, bool) and 0 < timeout < inf
-    ):
+    if timeout is None or (is_number(timeout) and timeout > 0):
         return timeout
     raise ConfigurationError(f"A timeout of {timeout!r} is not a number of seconds above 0.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 import msgspec
 
 from slim_actors import wire
+from slim_actors.checks import is_whole
 from slim_actors.errors import DeclarationError, MalformedMessage, StoreError
 from slim_actors.messages import Body
 from slim_actors.store import Snapshot
@@ -43,7 +44,9 @@ class State(Generic[T]):
         DeclarationError: The kind cannot be read, or the version is no whole number from 1 up.
 
     Example:
+        >>> from typing import Any
         >>> from attrs import define
+        >>> from slim_actors import Agent, State, handler
         >>> @define
         ... class Tally:
         ...     count: int = 0
@@ -61,7 +64,7 @@ class State(Generic[T]):
     def __init__(
         self, kind: type[T], *, version: int = 1, migrate: Callable[[int, Any], T] | None = None
     ) -> None:
-        if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        if not is_whole(version) or version < 1:
             raise DeclarationError(f"State(version={version!r}) is not a whole number from 1 up.")
         try:
             self._body = Body(kind)

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 from attrs import field, frozen
 
 from slim_actors.backoff import Backoff, number_from_0
+from slim_actors.checks import is_whole
 from slim_actors.errors import AgentFailed, ConfigurationError, DeliveryError
 from slim_actors.messages import Signal
 from slim_actors.names import Address
@@ -74,7 +75,7 @@ class Restart:
             raise ConfigurationError(
                 f"Restart({self.kind!r}) is not one of 'permanent', 'transient' and 'temporary'."
             )
-        if isinstance(self.limit, bool) or not isinstance(self.limit, int) or self.limit < 0:
+        if not is_whole(self.limit) or self.limit < 0:
             raise ConfigurationError(f"limit is {self.limit!r}, but must be a whole number from 0 up.")
         if not isinstance(self.backoff, Backoff):
             raise ConfigurationError(f"backoff is {self.backoff!r}, but must be a Backoff(...).")

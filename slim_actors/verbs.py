@@ -83,7 +83,7 @@ class Verbs(Speaker):
             MalformedMessage: The message or the reply does not fit the declared type, or the message holds
                 something that has no form on the wire.
             TooLarge: It has more bytes than one message may have.
-            NodeUnreachable: The node has been away until the deadline.
+            NodeUnreachable: The node was away until the deadline, and nothing was sent.
             ConfigurationError: The route or the timeout is none.
 
         Example:
@@ -159,7 +159,7 @@ class Verbs(Speaker):
     def stream(
         self,
         route: Route,
-        message: StreamRequest[T],
+        message: StreamRequest[T] | Request[T],
         *,
         items: AsyncIterable[Any] | None = None,
         timeout: float | None = None,
@@ -214,9 +214,9 @@ class Verbs(Speaker):
         self,
         route: str | Unicast,
         *,
-        mls: bool = False,
-        max_retries: int = 5,
-        retransmit: float | timedelta = 0.5,
+        mls: bool | None = None,
+        max_retries: int | None = None,
+        retransmit: float | timedelta | None = None,
     ) -> Pinned:
         """Open an explicit conversation with one replica, for the length of an ``async with``.
 
@@ -224,14 +224,14 @@ class Verbs(Speaker):
         further message raises `PeerLost`.
 
         Args:
-            route: The name of the service, or a whole `Unicast`; then the other arguments are not looked at.
+            route: The name of the service, or a whole `Unicast`, which says the rest itself.
             mls: As in `Unicast`.
             max_retries: As in `Unicast`.
             retransmit: The `timeout` of `Unicast`.
 
         Raises:
             NoRoute: On entering: nobody answers to the name.
-            ConfigurationError: The name or a value is wrong.
+            ConfigurationError: The name or a value is wrong, or comes beside a `Unicast`.
 
         Example:
             .. code-block:: python
@@ -239,8 +239,12 @@ class Verbs(Speaker):
                 async with runtime.pin("agntcy/ns/alice", mls=True) as alice:
                     await alice.ask("hello")
         """
+        options: dict[str, Any] = {"mls": mls, "max_retries": max_retries, "timeout": retransmit}
+        given = {name: value for name, value in options.items() if value is not None}
         if isinstance(route, str):
-            route = Unicast(route, mls=mls, max_retries=max_retries, timeout=retransmit)
+            route = Unicast(route, **given)
+        elif given:
+            raise ConfigurationError(f"{', '.join(given)}: say that in the Unicast itself.")
         if not isinstance(route, Unicast):
             raise ConfigurationError(
                 f'{route!r} cannot be pinned: give a name or a Unicast("org/ns/service").'

@@ -61,6 +61,7 @@ PAYLOAD_TYPE = f"slim-actors/{VERSION}"
 _PREFIX = "slim-actors/"
 
 Id = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+MessageId = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Seconds = Annotated[float, Meta(ge=0.0)]
 
 
@@ -71,7 +72,7 @@ class _Frame(Struct, array_like=True, tag_field="frame", frozen=True, gc=False):
 class Ask(_Frame, tag=1, frozen=True):
     """A message that wants one reply."""
 
-    id: Id
+    id: MessageId
     type: str
     body: Raw
     ttl: Seconds
@@ -85,7 +86,7 @@ class Ask(_Frame, tag=1, frozen=True):
 class Tell(_Frame, tag=2, frozen=True):
     """A message that wants to know only that the mailbox accepted it."""
 
-    id: Id
+    id: MessageId
     type: str
     body: Raw
     ttl: Seconds
@@ -95,7 +96,7 @@ class Tell(_Frame, tag=2, frozen=True):
 class Reply(_Frame, tag=3, frozen=True):
     """The value that the handler returned."""
 
-    id: Id
+    id: MessageId
     body: Raw
 
 
@@ -124,7 +125,7 @@ class Credit(_Frame, tag=6, frozen=True):
 class Cancel(_Frame, tag=7, frozen=True):
     """The caller no longer waits for this id."""
 
-    id: Id
+    id: MessageId
 
 
 class Ping(_Frame, tag=8, frozen=True):
@@ -148,7 +149,7 @@ class Hello(_Frame, tag=9, frozen=True):
 class Stream(_Frame, tag=10, frozen=True):
     """A message that wants a flow of replies."""
 
-    id: Id
+    id: MessageId
     type: str
     body: Raw
     ttl: Seconds
@@ -162,7 +163,7 @@ class Stream(_Frame, tag=10, frozen=True):
 class Item(_Frame, tag=11, frozen=True):
     """One item of a flow, of the replies or of what follows a message."""
 
-    id: Id
+    id: MessageId
     number: Id
     """Counted from 0, so that a lost item is noticed and one that comes twice does no harm."""
     body: Raw
@@ -171,7 +172,7 @@ class Item(_Frame, tag=11, frozen=True):
 class Items(_Frame, tag=16, frozen=True):
     """Items of a flow that follow each other: the same as an `Item` for each, for less."""
 
-    id: Id
+    id: MessageId
     number: Id
     """That of the first."""
     bodies: Raw
@@ -181,14 +182,14 @@ class Items(_Frame, tag=16, frozen=True):
 class End(_Frame, tag=12, frozen=True):
     """The flow is complete."""
 
-    id: Id
+    id: MessageId
     count: Id
 
 
 class Grant(_Frame, tag=13, frozen=True):
     """How many items of the flow may be sent in all."""
 
-    id: Id
+    id: MessageId
     total: Id
 
 
@@ -211,7 +212,7 @@ class Part(_Frame, tag=15, frozen=True):
 class Tells(_Frame, tag=17, frozen=True):
     """Messages of one type that want to know only that they were accepted: the same as a `Tell` for each."""
 
-    id: Id
+    id: MessageId
     """That of the first; each has the next one."""
     type: str
     bodies: Raw

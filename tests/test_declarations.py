@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -120,6 +121,18 @@ def test_two_handlers_for_one_type_are_refused() -> None:
             async def two(self, message: Say) -> None: ...
 
 
+def test_a_request_that_is_answered_with_a_stream_is_refused() -> None:
+    class Count(Request[int]):
+        pass
+
+    with pytest.raises(DeclarationError, match=r"Bad.count yields, but Count is a Request"):
+
+        class Bad(Agent, name="t/t/bad"):
+            @handler
+            async def count(self, message: Count) -> AsyncIterator[int]:
+                yield 1
+
+
 def test_a_missing_annotation_is_refused() -> None:
     with pytest.raises(DeclarationError, match=r"Bad.say: annotate 'message'"):
 
@@ -196,6 +209,9 @@ def test_a_concurrency_that_is_no_count_is_refused(bad: Any) -> None:
 def test_a_mailbox_without_room_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="capacity"):
         Mailbox(capacity=0)
+    for wrong in (-1, "soon", float("nan"), True):
+        with pytest.raises(ConfigurationError, match="retry_after"):
+            Mailbox(retry_after=wrong)  # type: ignore[arg-type]
 
 
 def test_spawning_takes_a_class_or_a_function_that_makes_an_agent() -> None:

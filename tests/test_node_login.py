@@ -128,8 +128,16 @@ async def test_tokens_of_an_openid_connect_issuer(node: Any, issuer: Issuer) -> 
 
 
 def test_half_a_login_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="issuer is 'example"):
-        Oidc("example.com")
+    for issuer in (
+        "example.com",
+        "https://",
+        "http://login.example.com",
+        "http://[",
+        "http://127.0.0.1.evil.com",
+    ):
+        with pytest.raises(ConfigurationError, match="issuer is '"):
+            Oidc(issuer)
+    assert [Oidc(f"http://{host}:8080").issuer for host in ("localhost", "127.0.0.1", "[::1]")]
     with pytest.raises(ConfigurationError, match="id and secret must both"):
         Oidc("https://example.com", client_id="bob")
     with pytest.raises(ConfigurationError, match="user and password must both"):

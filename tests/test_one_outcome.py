@@ -21,7 +21,6 @@ from slim_actors import (
     DeadLetter,
     DeliveryError,
     Middleware,
-    NodeUnreachable,
     RemoteError,
     Request,
     Restart,
@@ -301,8 +300,6 @@ class OneOutcome(RuleBasedStateMachine):
         elif isinstance(error, RemoteError):
             assert sent.work.fails
             assert self.ended[key] == 1
-        elif isinstance(error, NodeUnreachable):
-            assert self.begun[key] == 0
         else:
             assert isinstance(error, DeliveryError), f"not an outcome: {error!r}"
             assert error.may_have_run or self.begun[key] == 0, "what may not have run has run"
@@ -319,7 +316,7 @@ class OneOutcome(RuleBasedStateMachine):
         assert max(ends) <= 1
         accepted = len(keys)
         if error is not None:
-            assert isinstance(error, DeliveryError | NodeUnreachable), f"not an outcome: {error!r}"
+            assert isinstance(error, DeliveryError), f"not an outcome: {error!r}"
             (note,) = error.__notes__ if hasattr(error, "__notes__") else [f"0 of {accepted} "]
             assert f" of {accepted} " in note
             accepted = int(note.partition(" ")[0])

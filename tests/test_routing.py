@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable
 from itertools import pairwise
 
 import pytest
+from aiostream import stream
 
 from slim_actors import (
     Agent,
     Anycast,
     Backoff,
     DeliveryError,
+    Expired,
     Forward,
+    NodeUnreachable,
     NoRoute,
     PeerLost,
     Runtime,
@@ -476,3 +480,38 @@ async def test_who_forwards_to_an_agent_that_stops_is_not_taken_for_the_one_that
     assert await held == "held"
     await stopping
     assert await caller.ask(route, "hello again") == "hello again"
+
+
+@pytest.mark.parametrize("has_sent_before", [False, True])
+async def test_while_the_node_is_away_every_verb_says_so_and_that_nothing_was_sent(
+    test_runtime: TestRuntime, *, has_sent_before: bool
+) -> None:
+    await test_runtime.spawn(Echo)
+    route = Unicast("test/ns/nobody")
+    if has_sent_before:
+        assert await test_runtime.ask(ECHO, "x") == "x"
+    test_runtime.network.outage()
+
+    async def pinned() -> None:
+        async with test_runtime.pin("test/ns/nobody"):
+            pytest.fail("there is nobody")
+
+    verbs: list[Awaitable[object]] = [
+        test_runtime.ask(Anycast("test/ns/nobody"), "x"),
+        test_runtime.ask(route, "x"),
+        test_runtime.tell(route, "x"),
+        test_runtime.tell_many(route, ["x", "y"]),
+        stream.list(test_runtime.stream(route, "x")),
+        pinned(),
+    ]
+    errors = await asyncio.gather(*verbs, return_exceptions=True)
+    assert [type(error) for error in errors] == [NodeUnreachable] * len(verbs)
+    assert not any(error.may_have_run for error in errors if isinstance(error, DeliveryError))
+
+
+async def test_a_deadline_that_passes_before_anybody_is_found_says_that_nothing_was_sent(
+    test_runtime: TestRuntime,
+) -> None:
+    with pytest.raises(Expired, match="before anybody was found") as caught:
+        await test_runtime.ask(Unicast("test/ns/nobody", timeout=60), "x", timeout=1)
+    assert not caught.value.may_have_run

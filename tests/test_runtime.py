@@ -379,6 +379,15 @@ async def test_what_is_no_route_or_no_timeout_is_refused(runtime: Runtime) -> No
             await runtime.ask(WORKER, "x", timeout=timeout)  # type: ignore[arg-type]
 
 
+async def test_a_pin_takes_its_options_from_the_route_or_from_the_call(runtime: Runtime) -> None:
+    await runtime.spawn(Echo)
+    async with runtime.pin("test/ns/echo", mls=True) as peer:
+        assert await peer.ask("x") == "x"
+    # In silence it would not be encrypted.
+    with pytest.raises(ConfigurationError, match="mls: say that in the Unicast"):
+        runtime.pin(Unicast("test/ns/echo"), mls=True)
+
+
 async def test_stopping_finishes_what_was_accepted(world: World) -> None:
     gate = Gate()
     caller, host = await world.runtime(), await world.runtime()

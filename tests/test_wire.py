@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from slim_actors import Limits, errors, wire
 from slim_actors.batches import decode_batch
 
-ids = st.integers(0, 2**63 - 1)
+ids, numbers = st.integers(1, 2**63 - 1), st.integers(0, 2**63 - 1)
 plain = st.recursive(
     st.none()
     | st.booleans()
@@ -34,16 +34,16 @@ frames = st.one_of(
     st.builds(wire.Ask, ids, st.text(), raws, st.floats(0, 1e9), st.none()),
     st.builds(wire.Tell, ids, st.text(), raws, st.floats(0, 1e9), st.none()),
     st.builds(wire.Reply, ids, raws),
-    st.builds(wire.Error, ids, st.text(), st.text(), st.none()),
+    st.builds(wire.Error, numbers, st.text(), st.text(), st.none()),
     st.builds(wire.Accepted, st.lists(st.tuples(ids, ids))),
-    st.builds(wire.Items, ids, ids, st.lists(raws, min_size=1).map(listed)),
+    st.builds(wire.Items, ids, numbers, st.lists(raws, min_size=1).map(listed)),
     st.builds(
         wire.Tells, ids, st.text(), st.lists(raws, min_size=1).map(listed), st.floats(0, 1e9), st.none()
     ),
-    st.builds(wire.Credit, ids),
+    st.builds(wire.Credit, numbers),
     st.builds(wire.Cancel, ids),
     st.builds(wire.Ping),
-    st.builds(wire.Hello, st.just(1), ids, st.lists(st.text())),
+    st.builds(wire.Hello, st.just(1), numbers, st.lists(st.text())),
 )
 
 
@@ -97,6 +97,13 @@ def test_one_bad_frame_does_not_spoil_the_others() -> None:
     batch = decode_batch(wire.join([good, bad, good]))
     assert batch.frames == [wire.Cancel(7), wire.Cancel(7)]
     assert [problem.id for problem in batch.problems] == [42]
+
+
+@pytest.mark.parametrize("bad", [[9, 1, -5, []], [5, 7], [6, "all"], [18, 3, {}], [1, 0, "str", "x", 1.0]])
+def test_a_bad_frame_without_an_id_is_the_problem_of_no_message(bad: list[Any]) -> None:
+    batch = decode_batch(msgspec.msgpack.encode([bad]))
+    assert [problem.id for problem in batch.problems] in ([0], [])
+    assert all(isinstance(frame, wire.Newcomer) for frame in batch.frames)
 
 
 def test_frames_of_a_later_version_are_left_out_in_silence() -> None:

@@ -39,6 +39,8 @@ async def verbs_give_what_the_message_declares(runtime: Runtime) -> None:
     assert_type(await runtime.tell(route, Note("x")), None)
     async for word in runtime.stream(route, Words("a b")):
         assert_type(word, str)
+    async for found in runtime.stream(route, Find("a stream of one")):
+        assert_type(found, list[int] | None)
     async with runtime.pin("a/b/c") as peer:
         assert_type(await peer.ask(Say("x")), str)
         async for word in peer.stream(Words("a b")):

@@ -29,4 +29,5 @@ def main() -> None:
 
 def end_quietly(*_: object) -> None:
     """End this process as one that was interrupted: an exception might be printed, or lost, in an import."""
+    # `Exit.INTERRUPTED`, which may not have been imported yet.
     os._exit(130)

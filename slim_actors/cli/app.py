@@ -14,7 +14,6 @@ import typer
 
 from slim_actors.cli import end_quietly
 from slim_actors.cli.console import complain
-from slim_actors.cli.stopping import INTERRUPTED
 from slim_actors.errors import SlimActorsError
 from slim_actors.exits import Exit, exit_code
 from slim_actors.logs import FORMAT_VARIABLE, LEVEL_VARIABLE, configure
@@ -40,9 +39,10 @@ def application(commands: Iterable[str] = _MODULES) -> typer.Typer:
     app = typer.Typer(
         name="slim-actors",
         help="Run agents as actors on a SLIM node, and talk to them.",
-        epilog="Exit codes: 0 all well, 1 a message was not answered, 2 wrong input, 3 no node, 4 nobody "
-        "serves the name, 5 a replica kept dying or could not be replaced, 6 the endpoint is in use, 7 an "
-        "identity or a call is refused, 8 the store cannot be used, 130 interrupted before the end.",
+        epilog="Exit codes: 0 all well, 1 it failed (a message was not answered, or doctor found a problem), "
+        "2 wrong input, 3 no node, 4 nobody serves the name, 5 a replica kept dying or could not be "
+        "replaced, 6 the endpoint is in use, 7 an identity or a call is refused, 8 the store cannot be used, "
+        "130 interrupted before the end.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -106,7 +106,7 @@ def main() -> None:
         complain(str(error))
         sys.exit(exit_code(error))
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(Exit.INTERRUPTED)
     except BrokenPipeError:
         # Whoever read the output has seen enough.
         sys.stderr.close()

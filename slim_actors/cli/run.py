@@ -17,7 +17,7 @@ from slim_actors.assignment import Task
 from slim_actors.cli.console import line
 from slim_actors.cli.events import show
 from slim_actors.cli.options import OtelOption, with_settings
-from slim_actors.cli.stopping import INTERRUPTED, run_until_stopped
+from slim_actors.cli.stopping import run_until_stopped
 from slim_actors.endpoints import DEFAULT_ENDPOINT, Endpoint, no_node
 from slim_actors.errors import ConfigurationError, EndpointInUse
 from slim_actors.exits import Exit
@@ -163,7 +163,7 @@ async def _run(task: Task, replicas: int, settings: Settings, limits: ReplicaLim
         if task.tell_files:
             stack.callback(asyncio.create_task(reload_on_change(supervisor)).cancel)
         await supervisor.run()
-        return INTERRUPTED if supervisor.was_cut_short else Exit.OK
+        return Exit.INTERRUPTED if supervisor.was_cut_short else Exit.OK
 
 
 def _on_signals(supervisor: Supervisor) -> None:

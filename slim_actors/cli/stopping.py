@@ -7,12 +7,11 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["INTERRUPTED", "on_stop_signal", "run_until_done", "run_until_stopped"]
+from slim_actors.exits import Exit
+
+__all__ = ["on_stop_signal", "run_until_done", "run_until_stopped"]
 
 T = TypeVar("T")
-
-INTERRUPTED = 130
-"""The exit code of what Ctrl-C ended before it was done: 128 and the number of the signal, as in shells."""
 
 
 def on_stop_signal(callback: Callable[[], None]) -> None:
@@ -31,11 +30,11 @@ def run_until_stopped(work: Coroutine[Any, Any, T]) -> T | None:
 
 
 def run_until_done(work: Coroutine[Any, Any, int]) -> int:
-    """Run what ends by itself; give its exit code, or `INTERRUPTED` after Ctrl-C."""
+    """Run what ends by itself; give its exit code, or `Exit.INTERRUPTED` after Ctrl-C."""
     try:
         return _run(_interruptible(work))
     except KeyboardInterrupt:
-        return INTERRUPTED
+        return Exit.INTERRUPTED
 
 
 async def _interruptible(work: Coroutine[Any, Any, int]) -> int:
@@ -43,7 +42,7 @@ async def _interruptible(work: Coroutine[Any, Any, int]) -> int:
     task = asyncio.ensure_future(work)
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, task.cancel)
     await asyncio.wait([task])
-    return INTERRUPTED if task.cancelled() else task.result()
+    return Exit.INTERRUPTED if task.cancelled() else task.result()
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from slim_actors import wire
 from slim_actors.call import Call
-from slim_actors.errors import DeliveryError, Expired, NoRoute, PeerLost
+from slim_actors.errors import DeliveryError, Expired, NodeUnreachable, NoRoute, PeerLost
 from slim_actors.messages import RAW, body_of
 from slim_actors.routes import Route
 from slim_actors.routing.breaker import Breaker
@@ -169,7 +169,8 @@ class Bulk:
             await self._router.deliver(Call(), self._route, message)
         except Exception as error:  # noqa: BLE001 (raised when all have ended)
             self._failures[message.id] = error
-            if isinstance(error, NoRoute | Expired) or (isinstance(error, PeerLost) and self._pool is None):
+            is_vain = isinstance(error, NoRoute | NodeUnreachable | Expired)
+            if is_vain or (isinstance(error, PeerLost) and self._pool is None):
                 self._give_up()
             else:
                 self._send_the_rest_alone()
@@ -240,7 +241,7 @@ class Bulk:
         elif isinstance(error, Expired):
             self._give_up()
 
-    def _too_late(self, peer: Peer) -> Expired:
+    def _too_late(self, peer: Peer) -> DeliveryError:
         call: Call[None] = Call()
         call.replica = peer
         return self._router.too_late(call)

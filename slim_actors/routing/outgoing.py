@@ -16,6 +16,7 @@ from slim_actors.errors import (
     DeliveryError,
     Expired,
     MalformedMessage,
+    NodeUnreachable,
     PeerLost,
     Stopped,
     Untrusted,
@@ -250,13 +251,17 @@ class Trials(Struct, eq=False):
             raise error
 
 
-def too_late(call: Call[Any] | None, *, is_available: bool) -> Expired:
+def too_late(call: Call[Any] | None, *, is_available: bool) -> DeliveryError:
     """Make the error that the deadline has passed: it says what is known of who had the message."""
-    if not is_available:
-        return Expired("The deadline passed while the SLIM node was away.")
     replica = None if call is None else call.replica
     if replica is None:
-        return Expired("The deadline passed before the outcome was known.")
+        if not is_available:
+            return NodeUnreachable("The SLIM node was away until the deadline.")
+        unsent = Expired("The deadline passed before anybody was found who takes the message.")
+        unsent.may_have_run = False
+        return unsent
+    if not is_available:
+        return Expired("The deadline passed while the SLIM node was away.")
     peer = replica.address
     if not replica.was_greeted:
         return Expired(

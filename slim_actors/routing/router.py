@@ -14,7 +14,6 @@ from slim_actors import wire
 from slim_actors.call import Call
 from slim_actors.errors import (
     DeliveryError,
-    Expired,
     NodeUnreachable,
     NoRoute,
 )
@@ -79,7 +78,7 @@ class Router:
         self._ids = itertools.count(first + count)
         return first
 
-    def too_late(self, call: Call[Any] | None) -> Expired:
+    def too_late(self, call: Call[Any] | None) -> DeliveryError:
         """Make the error that a deadline has passed: that of a message, or of what none is sent for."""
         return too_late(call, is_available=self._transport.is_available)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Self
 
@@ -24,7 +25,8 @@ class TestRuntime(Runtime):
     """A `Runtime` in memory: no node, no port, no waiting. It behaves as the real one does.
 
     Args:
-        network: Shared with other test runtimes that are to talk with this one; its own by default.
+        network: Shared with other test runtimes that are to talk with this one; its own by default. Time is
+            then as it is: virtual beside a test runtime with a network of its own, or in a `VirtualClock`.
         seed: For the faults of its own network.
         virtual_clock: Let a deadline of 30 s take no time. With False, time is real.
         name: As in `Runtime`.
@@ -61,7 +63,7 @@ class TestRuntime(Runtime):
         limits: Limits | None = None,
         subject: str = "",
         issuer: str = "",
-        store: Store | None = None,
+        store: str | os.PathLike[str] | Store | None = None,
     ) -> None:
         # A test must not depend on what is set or configured where it runs.
         super().__init__(
