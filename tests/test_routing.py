@@ -14,6 +14,7 @@ from slim_actors import (
     Agent,
     Anycast,
     Backoff,
+    Context,
     DeliveryError,
     Expired,
     Forward,
@@ -515,3 +516,20 @@ async def test_a_deadline_that_passes_before_anybody_is_found_says_that_nothing_
     with pytest.raises(Expired, match="before anybody was found") as caught:
         await test_runtime.ask(Unicast("test/ns/nobody", timeout=60), "x", timeout=1)
     assert not caught.value.may_have_run
+
+
+async def test_an_idempotent_message_is_tried_six_times_at_the_most(test_runtime: TestRuntime) -> None:
+    begun: list[str] = []
+
+    class Fragile(Agent, name="test/ns/fragile"):
+        @handler(idempotent=True)
+        async def die(self, message: str, ctx: Context) -> None:
+            begun.append(ctx.me.instance)
+            test_runtime.network.kill(ctx.me.instance)
+
+    for _ in range(9):
+        await test_runtime.spawn(Fragile)
+    with pytest.raises(PeerLost) as caught:
+        await test_runtime.ask(Anycast("test/ns/fragile"), "this takes you down", timeout=600)
+    assert caught.value.may_have_run
+    assert len(begun) == len({*begun}) == 6
