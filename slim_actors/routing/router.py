@@ -25,6 +25,7 @@ from slim_actors.pulse import Pulse
 from slim_actors.routes import Anycast, Route, Unicast
 from slim_actors.routing.breaker import Breaker
 from slim_actors.routing.bulk import Bulk
+from slim_actors.routing.origin import Origin
 from slim_actors.routing.outgoing import Late, Outgoing, Trials, too_late
 from slim_actors.routing.peer import Peer
 from slim_actors.routing.pin import AnyPeer, Pin
@@ -59,18 +60,18 @@ class Router:
 
     def __init__(self, transport: Transport, port: Port, pulse: Pulse, hooks: Hooks, limits: Limits) -> None:
         self._transport = transport
-        self._port = port
+        self._origin = Origin(transport, port)
         self._pulse = pulse
         self._hooks = hooks
         self._ids = itertools.count(1)
         self._loop = asyncio.get_running_loop()
-        self._table = RoutingTable(port, pulse, limits)
+        self._table = RoutingTable(self._origin, pulse, limits)
         transport.on_return(self._table.resend)
 
     @property
     def address(self) -> Address:
         """Who sends."""
-        return self._port.address
+        return self._origin.address
 
     def take_ids(self, count: int) -> int:
         """Give the first of so many ids that follow each other."""
@@ -181,7 +182,7 @@ class Router:
         target = Address(route.name, route.instance or "")
 
         async def begin() -> Watch:
-            session = await self._when_there(lambda: self._port.connect(target, options))
+            session = await self._when_there(lambda: self._origin.connect(target, options))
             watch = Watch(session, self._pulse, ended)
             await watch.begun()
             return watch
@@ -193,6 +194,7 @@ class Router:
         """End all conversations."""
         self._transport.forget_return(self._table.resend)
         await self._table.close()
+        await self._origin.close()
 
     def _outgoing(
         self,
