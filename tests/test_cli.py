@@ -166,6 +166,11 @@ def test_a_mistake_is_one_sentence_and_an_exit_code(
         ("class Agent(:\n", "line 1, does not parse"),
         ("import nothing_like_it\n", "fails on import with ModuleNotFoundError: .*nothing_like_it.*line 1"),
         ("1/0\n", "fails on import with ZeroDivisionError"),
+        (
+            "import asyncio\nasync def main(): ...\nwork = main()\n"
+            "try:\n    asyncio.run(work)\nfinally:\n    work.close()",
+            r"RuntimeError: asyncio.run\(\) cannot .*agent.py, line 5\). Put what starts it under if __name__",
+        ),
         ("x = 1\n", "has no agent"),
         (
             "from slim_actors import Agent\n"
