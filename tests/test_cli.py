@@ -169,7 +169,7 @@ def test_a_mistake_is_one_sentence_and_an_exit_code(
         (
             "import asyncio\nasync def main(): ...\nwork = main()\n"
             "try:\n    asyncio.run(work)\nfinally:\n    work.close()",
-            r"RuntimeError: asyncio.run\(\) cannot .*agent.py, line 5\). Put what starts it under if __name__",
+            r"asyncio.run\(\) cannot .*agent.py, line 5\). Put what starts it under if __name__",
         ),
         ("x = 1\n", "has no agent"),
         (
