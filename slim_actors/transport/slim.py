@@ -162,8 +162,10 @@ class SlimTransport:
                         await self._ports[turn % len(self._ports)].reconnect_if_given_up()
                     continue
                 self._up.clear()
+                _logger.warning("The SLIM node at %s is away; what is sent waits for it.", self.endpoint)
                 await self._repair(probe)
                 self._up.set()
+                _logger.warning("The SLIM node at %s is back.", self.endpoint)
                 for callback in list(self._returned):
                     callback()
             except Exception:
