@@ -102,6 +102,9 @@ class Workers:
                 cell.fail(envelope, Expired("The deadline passed while the message waited."))
                 cell.quiet_if_idle()
                 continue
+            if (room := envelope.origin.room()) is not None:
+                cell.hold_back(envelope, room)
+                continue
             envelope.state = RUNNING
             cell.running[envelope] = worker
             try:
@@ -154,8 +157,6 @@ class Workers:
             # A caller cancels at its deadline; this is for one that cannot any more, or never does.
             cell.deadlines.watch(envelope.expires)
         try:
-            if (room := envelope.origin.room()) is not None:
-                await room
             if keeps and (kept := cell.keeper.ready(envelope)) is not None:
                 await kept
             called = self._call(found, envelope)

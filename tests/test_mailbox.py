@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from slim_actors.errors import DeliveryError
-from slim_actors.mailbox import Envelope, Mailbox, MailboxQueue, State
+from slim_actors.mailbox import Envelope, Mailbox, State
+from slim_actors.mailqueue import MailboxQueue
 from slim_actors.names import Address
 from tests.conftest import eventually
 
