@@ -183,8 +183,11 @@ class Visit:
     def hold_item(self, size: int) -> bool:
         """Count an item in, or, with a size below 0, out; give whether there is room for it."""
         limits = self.limits
-        peer, everybody = self._peer, self._all
-        if size > 0 and (peer.items >= limits.max_waiting or everybody.items >= limits.max_waiting_in_all):
+        if size > 0 and (
+            self._peer.items >= limits.max_waiting
+            or self._all.items >= limits.max_waiting_in_all
+            or (self.identity is not None and self._subject.items >= limits.max_waiting_in_all // 2)
+        ):
             return False
         for tally in (self._peer, self._all, self._subject, self._own):
             tally.items += size
@@ -193,11 +196,14 @@ class Visit:
     def hold_part(self, size: int) -> bool:
         """Count a part in, or, with a size below 0, out; give whether there is room for it."""
         limits = self.limits
-        peer, everybody = self._peer, self._all
         # Beyond what may wait there is room to complete one message.
         if size > 0 and (
-            peer.parts >= limits.max_waiting + limits.max_payload
-            or everybody.parts >= limits.max_waiting_in_all + limits.max_payload
+            self._peer.parts >= limits.max_waiting + limits.max_payload
+            or self._all.parts >= limits.max_waiting_in_all + limits.max_payload
+            or (
+                self.identity is not None
+                and self._subject.parts >= limits.max_waiting_in_all // 2 + limits.max_payload
+            )
         ):
             return False
         for tally in (self._peer, self._all, self._subject, self._own):

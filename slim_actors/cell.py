@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from math import inf
 from typing import Any
 
 from slim_actors.agent import Agent
-from slim_actors.context import Context, chain_of
+from slim_actors.context import Context, circle_of
 from slim_actors.deadletters import DeadLetter, DeadLetters
 from slim_actors.deadlines import Deadlines
 from slim_actors.declaration import Declaration, Handler
 from slim_actors.errors import (
     AgentFailed,
     Busy,
-    CallCycle,
     Cancelled,
     DeclarationError,
     DeliveryError,
@@ -33,7 +32,8 @@ from slim_actors.errors import (
 from slim_actors.factory import Factory, make
 from slim_actors.keeper import Keeper
 from slim_actors.life import Host, Life
-from slim_actors.mailbox import DONE, WAITING, Envelope, MailboxQueue, MailboxStats
+from slim_actors.mailbox import DONE, WAITING, Envelope, MailboxStats
+from slim_actors.mailqueue import MailboxQueue
 from slim_actors.middleware import Hooks
 from slim_actors.names import Address
 from slim_actors.recovery import Recovery
@@ -43,8 +43,6 @@ from slim_actors.timers import Own
 from slim_actors.workers import STOP_WITHIN, Workers
 
 __all__ = ["Cell"]
-
-_MOST_HOPS = 100
 
 _logger = logging.getLogger("slim_actors.cell")
 
@@ -176,7 +174,7 @@ class Cell:
             envelope.fail(Stopped(f"{self.address} is stopping."))
             return
         if envelope.context:
-            cycle = self._cycle(envelope)
+            cycle = circle_of(envelope, str(self.address), self.agent.concurrency)
             if cycle is not None:
                 envelope.fail(cycle)
                 return
@@ -189,8 +187,8 @@ class Cell:
         except Busy as error:
             self.fail(envelope, error)
         else:
-            if dropped is not None:
-                self.fail(dropped, Busy("It made room in a full mailbox for a newer message."))
+            for one in dropped:
+                self.fail(one, Busy("It made room in a full mailbox for a newer message."))
 
     def deny(self, envelope: Envelope, error: Denied) -> None:
         """Refuse a message because of who sent it."""
@@ -254,15 +252,25 @@ class Cell:
         self.quiet_if_idle()
 
     def _expire(self, now: float) -> float:
-        """End what is handled and whose deadline has passed; give the next deadline."""
+        """End what is handled or held back and whose deadline has passed; give the next deadline."""
         # Not those that wait for the store: their handlers have ended.
         workers = [one for one, task in self.running.items() if self._workers.have(task)]
         running = [one for one in workers if one.state is not DONE and one.outlet is None]
-        for envelope in running:
-            if envelope.expires <= now:
-                self.mailbox.expired += 1
-                self._end(envelope, Expired("The deadline passed while the message was handled."))
-        return min((one.expires for one in running if one.expires > now), default=inf)
+        self._expired([one for one in running if one.expires <= now], "was handled")
+        while late := [one for one in self.mailbox.held_back() if one.expires <= now]:
+            self._expired(late, "waited")
+        watched = [*running, *self.mailbox.held_back()]
+        return min((one.expires for one in watched if one.expires > now), default=inf)
+
+    def _expired(self, late: list[Envelope], why: str) -> None:
+        for envelope in late:
+            self.mailbox.expired += 1
+            self._end(envelope, Expired(f"The deadline passed while the message {why}."))
+
+    def hold_back(self, envelope: Envelope, room: Awaitable[None]) -> None:
+        """Let a message, and its sender's others, wait until its outcome can be taken; the worker is free."""
+        self.mailbox.hold_back(envelope, room)
+        self.deadlines.watch(envelope.expires)
 
     async def drain(self, within: float) -> None:
         """Take nothing new, finish what was accepted, and stop the children, in so many seconds in all."""
@@ -306,16 +314,6 @@ class Cell:
         """Log what went wrong in an end that nobody waits for."""
         if not task.cancelled() and (error := task.exception()) is not None:
             _logger.error("%s did not end well", self.address, exc_info=error)
-
-    def _cycle(self, envelope: Envelope) -> CallCycle | None:
-        """Tell whether a message can only wait for the end of what waits for it."""
-        if "chain" not in envelope.context:
-            return None
-        chain = chain_of(envelope.context)
-        me = str(self.address)
-        if not envelope.wants_reply or (chain.count(me) < self.agent.concurrency and len(chain) < _MOST_HOPS):
-            return None
-        return CallCycle(f"The call goes round in a circle: {' asks '.join([*chain, me])}.")
 
     def replied(self, envelope: Envelope, value: Any) -> None:
         """End a message with what its handler returned, once what it changed is kept."""

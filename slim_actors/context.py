@@ -7,7 +7,7 @@ import logging
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-from slim_actors.errors import ConfigurationError
+from slim_actors.errors import CallCycle, ConfigurationError
 from slim_actors.middleware import Verb
 from slim_actors.names import Address
 from slim_actors.speaker import DEFAULT_TIMEOUT
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from slim_actors.supervision import Restart, Strategy
     from slim_actors.supervisor import Supervisor
 
-__all__ = ["HANDLED", "Context", "chain_of", "current_context"]
+__all__ = ["HANDLED", "Context", "circle_of", "current_context"]
+
+_MOST_HOPS = 100
 
 _logger = logging.getLogger("slim_actors.agent")
 
@@ -232,3 +234,13 @@ def chain_of(context: dict[str, Any]) -> list[str]:
     if not isinstance(chain, list):
         return []
     return [link for link in chain if isinstance(link, str)]
+
+
+def circle_of(envelope: Envelope, me: str, concurrency: int) -> CallCycle | None:
+    """Tell whether a message can only wait for the end of what waits for it."""
+    if "chain" not in envelope.context:
+        return None
+    chain = chain_of(envelope.context)
+    if not envelope.wants_reply or (chain.count(me) < concurrency and len(chain) < _MOST_HOPS):
+        return None
+    return CallCycle(f"The call goes round in a circle: {' asks '.join([*chain, me])}.")

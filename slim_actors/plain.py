@@ -46,8 +46,6 @@ class PlainOrigin:
         self._made = 0
         """Those of them that handlers made."""
         self._went = asyncio.Event()
-        self._turn = asyncio.Lock()
-        self._waiting = 0
 
     def expect(self, envelope: Envelope) -> None:
         """Keep a place for the answer to a message."""
@@ -77,22 +75,12 @@ class PlainOrigin:
 
     def room(self) -> Awaitable[None] | None:
         """See `Origin.room`."""
-        if self._waiting or self._made > _MOST_HELD:
-            return self._room()
-        return self._conversation.room()
+        return self._room() if self._made > _MOST_HELD else self._conversation.room()
 
     async def _room(self) -> None:
-        self._waiting += 1
-        try:
-            # In order: an answer that waits must not wait for one that is not begun.
-            async with self._turn:
-                while self._made > _MOST_HELD:
-                    self._went.clear()
-                    await self._went.wait()
-                if (room := self._conversation.room()) is not None:
-                    await room
-        finally:
-            self._waiting -= 1
+        while self._made > _MOST_HELD:
+            self._went.clear()
+            await self._went.wait()
 
     def _answer(self, envelope: Envelope, data: bytes, *, made: bool = False) -> None:
         self._conversation.done(envelope)

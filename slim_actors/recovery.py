@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from slim_actors.errors import AgentFailed, RemoteError
 from slim_actors.supervision import Restart
+from slim_actors.workers import STOP_WITHIN
 
 if TYPE_CHECKING:
     from slim_actors.cell import Cell
@@ -97,7 +98,8 @@ class Recovery:
         if task is None or task.done():
             return
         task.cancel()
-        await asyncio.wait([task])
+        # A started that swallows its cancellation must not keep everybody waiting.
+        await asyncio.wait([task], timeout=STOP_WITHIN)
         if self._task is task and self._affected():
             self._task = asyncio.create_task(self._recover(None), name="recovery")
 
@@ -182,18 +184,22 @@ class Recovery:
                 _logger.exception("%s failed in stopped", cell.address)
 
     async def _start(self, affected: list[Cell]) -> bool:
+        task = asyncio.current_task()
+        assert task is not None, "a coroutine runs in a task"
         for cell in affected:
             try:
                 await cell.renew()
             except (Exception, asyncio.CancelledError) as raised:
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
+                if task.cancelling():
                     raise
                 # What is left is a started that waited for something which was cancelled.
                 error = raised if isinstance(raised, Exception) else RuntimeError("started was cancelled")
                 _logger.exception("%s failed to start again", cell.address)
                 self._count(cell, error)
                 return False
+            if task.cancelling():
+                # A started has swallowed it, and whoever cancelled this has gone on without it.
+                raise asyncio.CancelledError
         return True
 
 

@@ -54,7 +54,7 @@ class Workers:
     def __init__(self, cell: Cell, life: Life, count: int) -> None:
         self._cell = cell
         self._life = life
-        self._tasks = [asyncio.create_task(self._work(), name=str(cell.address)) for _ in range(count)]
+        self._tasks = {asyncio.create_task(self._work(), name=str(cell.address)) for _ in range(count)}
 
     def have(self, task: asyncio.Task[None]) -> bool:
         """Tell whether a task is a worker, and not a forward or what is left of an earlier life."""
@@ -101,6 +101,9 @@ class Workers:
                 mailbox.expired += 1
                 cell.fail(envelope, Expired("The deadline passed while the message waited."))
                 cell.quiet_if_idle()
+                continue
+            if (room := envelope.origin.room()) is not None:
+                cell.hold_back(envelope, room)
                 continue
             envelope.state = RUNNING
             cell.running[envelope] = worker
@@ -154,8 +157,6 @@ class Workers:
             # A caller cancels at its deadline; this is for one that cannot any more, or never does.
             cell.deadlines.watch(envelope.expires)
         try:
-            if (room := envelope.origin.room()) is not None:
-                await room
             if keeps and (kept := cell.keeper.ready(envelope)) is not None:
                 await kept
             called = self._call(found, envelope)
@@ -168,7 +169,9 @@ class Workers:
                 raise
             return raised
         if isinstance(value, Forward) and envelope.state is not DONE:
-            cell.running[envelope] = asyncio.create_task(self._forward(envelope, value))
+            forward = cell.running[envelope] = asyncio.create_task(self._forward(envelope, value))
+            # Not in the task itself, which may be cancelled before its first step.
+            forward.add_done_callback(lambda task: cell.not_running(envelope, task))
         elif keeps:
             cell.replied(envelope, value)
         else:
@@ -201,11 +204,11 @@ class Workers:
             if envelope.state is not DONE:
                 raise
         except DeliveryError as error:
-            # The caller gets the error of the agent that was to answer, as if it had asked that one.
+            # The caller gets the error of the agent that was to answer, as if it had asked that one; but a
+            # handler has run, and must not run on another replica because of it.
+            error.may_have_run = True
             cell.fail(envelope, error)
         except Exception as error:  # noqa: BLE001 (what was forwarded could not be sent)
             cell.failed(envelope, error)
         else:
             cell.replied(envelope, value)
-        finally:
-            cell.not_running(envelope, asyncio.current_task())

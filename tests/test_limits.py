@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from functools import partial
+from math import inf
 from typing import Any
 
 import msgspec
@@ -32,7 +34,12 @@ from slim_actors import (
 from slim_actors.admission import Admission
 from slim_actors.batches import decode_batch
 from slim_actors.limits import BATCH_BYTES
+from slim_actors.messages import Body
+from slim_actors.pulse import Pulse
+from slim_actors.routing.outgoing import Outgoing
+from slim_actors.routing.plain import PlainPeer
 from slim_actors.shape import Misshapen, check_shape
+from slim_actors.testing import TestRuntime
 from slim_actors.transport.base import Port, Session, SessionClosed, SessionOptions
 from tests.conftest import World, eventually
 
@@ -176,6 +183,25 @@ async def test_plain_bytes_that_are_too_many_are_refused(world: World) -> None:
     assert (await session.receive()).data.startswith(b"error: The message has 1001 bytes")
     await session.send(b"x" * 1000, None)
     assert (await session.receive()).data == b"x" * 1000
+
+
+async def test_plain_bytes_that_are_too_many_to_be_sent_leave_nothing_under_way() -> None:
+    class Old(Agent, name=NAME):
+        async def receive(self, message: Any) -> bytes:
+            return bytes(message)
+
+    async with TestRuntime() as runtime:
+        await runtime.spawn(Old)
+        session = await (await runtime._transport.open("t/t/plain")).connect(
+            Address(NAME), SessionOptions(framed=False)
+        )
+        peer = PlainPeer(session, Pulse(runtime._transport, 15.0))
+        message = partial(Outgoing, wire.Ask, 1, "bytes", expires=inf, replies=Body(bytes))
+        with pytest.raises(TooLarge):
+            await peer.deliver(message(body=bytes(5 * 2**20)))
+        assert peer.outstanding == 0
+        assert await peer.deliver(message(body=b"hi")) == b"hi"
+        await peer.close()
 
 
 async def test_a_batch_of_too_many_bytes_is_not_read(world: World) -> None:
@@ -444,7 +470,6 @@ async def test_who_reads_no_refusals_is_sent_no_more_of_them(
     monkeypatch: pytest.MonkeyPatch, framed: bool
 ) -> None:
     from slim_actors import conversation
-    from slim_actors.testing import TestRuntime
     from slim_actors.transport.memory import MemorySession
 
     monkeypatch.setattr(conversation, "_MOST_UNREAD", 10_000)
@@ -474,7 +499,6 @@ async def test_answers_that_wait_for_that_to_an_earlier_plain_message_are_bounde
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from slim_actors import plain
-    from slim_actors.testing import TestRuntime
 
     monkeypatch.setattr(plain, "_MOST_HELD", 10)
     gate = asyncio.Event()
@@ -536,6 +560,23 @@ async def test_one_subject_with_many_instances_gets_half_of_all_sessions_and_byt
     again = admission.enter(address("a/b/mallory"))
     again.identify(address("a/b/mallory"))
     again.hold(125)
+
+
+@pytest.mark.parametrize("kind", ["hold_item", "hold_part"])
+async def test_one_subject_with_many_instances_gets_half_of_all_bytes_of_items_and_of_parts(
+    kind: str,
+) -> None:
+    admission = Admission(Limits(max_payload=1, max_waiting=100, max_waiting_in_all=1000))
+    held = 0
+    for number in range(20):
+        visit = admission.enter(address("a/b/mallory", str(number)))
+        visit.identify(address("a/b/mallory", str(number)))
+        while held < 1000 and getattr(visit, kind)(50):
+            held += 50
+    assert 500 <= held <= 550
+    bob = admission.enter(address("a/b/bob"))
+    bob.identify(address("a/b/bob"))
+    assert getattr(bob, kind)(50)
 
 
 async def test_what_left_is_not_counted_any_more() -> None:

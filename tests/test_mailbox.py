@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from slim_actors.errors import DeliveryError
-from slim_actors.mailbox import Envelope, Mailbox, MailboxQueue, State
+from slim_actors.mailbox import Envelope, Mailbox, State
+from slim_actors.mailqueue import MailboxQueue
 from slim_actors.names import Address
 from tests.conftest import eventually
 
@@ -30,8 +31,8 @@ class Log:
     async def room(self) -> None: ...
 
 
-def envelope(number: int, log: Log) -> Envelope:
-    return Envelope(number, None, None, Address("t/t/t"), float("inf"), log)
+def envelope(number: int, log: Log, size: int = 0) -> Envelope:
+    return Envelope(number, None, None, Address("t/t/t"), float("inf"), log, size=size)
 
 
 async def test_what_does_not_fit_waits_outside_until_there_is_room() -> None:
@@ -81,3 +82,13 @@ async def test_clearing_gives_what_had_no_outcome() -> None:
     assert [left.id for left in box.clear_parked()] == [2]
     assert [left.id for left in box.clear()] == [1]
     assert len(box) == 0
+
+
+async def test_dropping_the_oldest_makes_room_for_large_messages_too() -> None:
+    log, box = Log(), MailboxQueue(Mailbox(1000, overflow="drop_oldest"))
+    mib = 2**20
+    sizes = [0] * 900 + [mib] * 300
+    dropped = [gone for number, size in enumerate(sizes) for gone in box.put(envelope(number, log, size))]
+    waiting = box.clear()
+    assert sum(left.size for left in waiting) == 64 * mib
+    assert [one.id for one in dropped + waiting] == list(range(len(sizes)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -35,6 +36,7 @@ from slim_actors import (
 )
 from slim_actors.recovery import Intensity
 from slim_actors.supervision import Verdict
+from slim_actors.testing import TestRuntime
 from tests.agents_for_tests import Gate, Note, Wait
 from tests.conftest import Starter, World, eventually
 
@@ -590,6 +592,36 @@ async def test_stopping_in_the_middle_of_a_restart_ends_everything(world: World,
     assert book.log == ["started 1", "stopped 1"]
     await runtime.stop()
     await eventually(lambda: asyncio.all_tasks() <= before)
+
+
+async def test_a_started_that_swallows_its_cancellation_does_not_hold_up_a_stop() -> None:
+    gate, lives = asyncio.Event(), 0
+
+    class Stubborn(Agent, name="test/ns/stubborn"):
+        restart = Restart(backoff=Backoff(0.01, 0.1))
+
+        async def started(self, ctx: Context) -> None:
+            nonlocal lives
+            lives += 1
+            while lives > 1 and not gate.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await gate.wait()
+
+        async def receive(self, message: str) -> None:
+            raise ValueError
+
+    async with TestRuntime() as runtime:
+        ref = await runtime.spawn(Stubborn)
+        with pytest.raises(RemoteError):
+            await runtime.ask(ref.route, "fail")
+        await eventually(lambda: lives == 2)
+        try:
+            async with asyncio.timeout(20):
+                await ref.stop(drain=0.5)
+        finally:
+            gate.set()
+        await asyncio.sleep(10)
+        assert lives == 2
 
 
 async def test_a_drain_waits_for_a_restart_that_is_under_way(runtime: Runtime, book: Book) -> None:

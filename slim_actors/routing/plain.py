@@ -67,8 +67,8 @@ class PlainPeer:
             if self.is_lost:
                 raise self.lost(may_have_run=False)
             self._answer = asyncio.get_running_loop().create_future()
-            self._link.send_plain(data)
             try:
+                self._link.send_plain(data)
                 return await self._answer
             except asyncio.CancelledError:
                 self._link.end("an answer in plain bytes was not waited for")
