@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from copy import copy
 from math import inf
 from typing import Any
@@ -244,16 +245,14 @@ class Peer:
             )
         if message.items is not None:
             pending.outlet = Outlet(self._link, message.id)
+            pending.context = copy_context()
         self._window.put(pending)
         if message.expires < self._deadlines.next:
             self._deadlines.watch(message.expires)
         return pending
 
     def _send(self, pending: Pending) -> int:
-        size = len(self._link.send(pending.message.frame(self._loop.time())))
-        if pending.outlet is not None:
-            pending.pump = asyncio.create_task(pending.send_items(self._link.send))
-        return size
+        return len(self._link.send(pending.message.frame(self._loop.time())))
 
     def _expire(self, now: float) -> float:
         """Fail what has no outcome at its deadline; give the next deadline."""
@@ -323,8 +322,8 @@ class Peer:
 
     def _granted(self, frame: wire.Grant) -> None:
         pending = self._pending.get(frame.id)
-        if pending is not None and pending.outlet is not None:
-            pending.outlet.grant(frame.total)
+        if pending is not None:
+            pending.grant(frame.total, self._link.send)
 
     def _credited_more(self, frame: wire.Credit) -> None:
         self._window.credit(frame.total)

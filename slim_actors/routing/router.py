@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,6 +25,7 @@ from slim_actors.pulse import Pulse
 from slim_actors.routes import Anycast, Route, Unicast
 from slim_actors.routing.breaker import Breaker
 from slim_actors.routing.bulk import Bulk
+from slim_actors.routing.items import Items
 from slim_actors.routing.outgoing import Late, Outgoing, Trials, too_late
 from slim_actors.routing.peer import Peer
 from slim_actors.routing.pin import AnyPeer, Pin
@@ -89,7 +90,7 @@ class Router:
         message: object,
         expires: float,
         context: dict[str, Any],
-        items: AsyncIterable[Any] | None = None,
+        items: Items | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """See `Verbs.ask`."""
         try:
@@ -133,7 +134,7 @@ class Router:
         message: object,
         expires: float,
         context: dict[str, Any],
-        items: AsyncIterable[Any] | None = None,
+        items: Items | None = None,
     ) -> AsyncIterator[Inlet]:
         """Give the replies; see `Verbs.stream`."""
         call: Call[Any] = Call()
@@ -200,7 +201,7 @@ class Router:
         message: object,
         expires: float,
         context: dict[str, Any],
-        items: AsyncIterable[Any] | None = None,
+        items: Items | None = None,
         *,
         raw: bool = False,
     ) -> Outgoing:
