@@ -515,3 +515,40 @@ async def test_a_deadline_that_passes_before_anybody_is_found_says_that_nothing_
     with pytest.raises(Expired, match="before anybody was found") as caught:
         await test_runtime.ask(Unicast("test/ns/nobody", timeout=60), "x", timeout=1)
     assert not caught.value.may_have_run
+
+
+@pytest.mark.parametrize("route", [Anycast("test/ns/nobody"), Unicast("test/ns/nobody")])
+async def test_who_waits_for_a_replica_of_a_runtime_that_is_stopped_is_told_so_and_not_cancelled(
+    test_runtime: TestRuntime, route: Anycast | Unicast
+) -> None:
+    async def read() -> None:
+        async for _ in test_runtime.stream(route, "x"):
+            pass
+
+    async with asyncio.timeout(1):
+        works: list[Awaitable[object]] = [
+            test_runtime.ask(route, "x"),
+            test_runtime.tell(route, "x"),
+            test_runtime.tell_many(route, ["x", "y"]),
+            read(),
+        ]
+        waiting = [asyncio.ensure_future(work) for work in works]
+        await asyncio.sleep(0.1)
+        await test_runtime.stop()
+        for task in waiting:
+            with pytest.raises(Stopped, match="stopped before anybody was found") as stopped:
+                await task
+            assert not stopped.value.may_have_run
+
+
+async def test_nobody_is_cancelled_who_waits_until_all_replicas_are_known(test_runtime: TestRuntime) -> None:
+    await test_runtime.spawn(Worker)
+    test_runtime.network.delay(0.2, target="test/ns/worker")
+    caller = TestRuntime(network=test_runtime.network)
+    await caller.__aenter__()
+    asking = [asyncio.create_task(caller.ask(Anycast("test/ns/worker"), Wait("x"))) for _ in range(40)]
+    await asyncio.sleep(0.1)
+    await caller.stop()
+    for task in asking:
+        with pytest.raises((Stopped, PeerLost)):
+            await task

@@ -18,7 +18,7 @@ from slim_actors import wire
 from slim_actors.call import Call
 from slim_actors.errors import DeliveryError, Expired, NodeUnreachable, NoRoute, PeerLost
 from slim_actors.messages import RAW, body_of
-from slim_actors.routes import Route
+from slim_actors.routes import Anycast, Route
 from slim_actors.routing.breaker import Breaker
 from slim_actors.routing.outgoing import Chunk, Late, Outgoing, Trials
 from slim_actors.routing.peer import Peer
@@ -224,14 +224,14 @@ class Bulk:
 
     def _failed(self, message: Outgoing, peer: Peer, error: Exception) -> None:
         """Take note of an outcome that is an error: another replica may still do better."""
-        if isinstance(error, DeliveryError) and self._pool is not None:
+        if isinstance(error, DeliveryError) and isinstance(self._route, Anycast):
             trials = Trials(message)
             try:
                 trials.failed(peer, error)
             except DeliveryError as last:
                 error = last
             else:
-                self._send_alone(message, self._router.retry(Call(), self._pool, trials))
+                self._send_alone(message, self._router.retry(Call(), self._route, trials))
                 return
         self._failures[message.id] = error
         if isinstance(error, PeerLost) and self._pool is None:

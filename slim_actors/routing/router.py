@@ -231,12 +231,12 @@ class Router:
         """Bring a message to its outcome."""
         if not isinstance(route, Anycast):
             return self._to_one(call, route, message)
-        work = self._to_any(call, self._table.pool(route), message, Peer.deliver)
+        work = self._to_any(call, route, message, Peer.deliver)
         return work if message.items is None else self._within(message.expires, work, call)
 
-    def retry(self, call: Call[Any], pool: Pool, trials: Trials) -> Awaitable[Any]:
+    def retry(self, call: Call[Any], route: Anycast, trials: Trials) -> Awaitable[Any]:
         """Bring a message to its outcome after what has been tried so far."""
-        return self._to_any(call, pool, trials.message, Peer.deliver, trials)
+        return self._to_any(call, route, trials.message, Peer.deliver, trials)
 
     # Nearly all messages have somebody at hand to go to. All that may have to be waited for then is a place
     # and the outcome, and the peer keeps the deadline for both: so no timer and no retry need be got ready.
@@ -244,14 +244,15 @@ class Router:
     async def _to_any(
         self,
         call: Call[Any],
-        pool: Pool,
+        route: Anycast,
         message: Outgoing,
         attempt: Attempt,
         trials: Trials | None = None,
     ) -> Any:
         """Try one replica after the other, and tell the breaker how each did, until there is an outcome."""
-        breaker = pool.breaker(message.type)
         while True:
+            pool = self._table.pool(route)
+            breaker = pool.breaker(message.type)
             began = self._loop.time()
             peer = pool.at_hand(breaker, began) if trials is None and self._transport.is_available else None
             if peer is None:
@@ -326,7 +327,7 @@ class Router:
             return inlet
 
         if isinstance(route, Anycast):
-            work = self._to_any(call, self._table.pool(route), message, begin)
+            work = self._to_any(call, route, message, begin)
         else:
             work = self._pinned(call, route, message, begin)
         inlet: Inlet = await self._within(message.expires, work, call)
