@@ -539,16 +539,3 @@ async def test_who_waits_for_a_replica_of_a_runtime_that_is_stopped_is_told_so_a
             with pytest.raises(Stopped, match="stopped before anybody was found") as stopped:
                 await task
             assert not stopped.value.may_have_run
-
-
-async def test_nobody_is_cancelled_who_waits_until_all_replicas_are_known(test_runtime: TestRuntime) -> None:
-    await test_runtime.spawn(Worker)
-    test_runtime.network.delay(0.2, target="test/ns/worker")
-    caller = TestRuntime(network=test_runtime.network)
-    await caller.__aenter__()
-    asking = [asyncio.create_task(caller.ask(Anycast("test/ns/worker"), Wait("x"))) for _ in range(40)]
-    await asyncio.sleep(0.1)
-    await caller.stop()
-    for task in asking:
-        with pytest.raises((Stopped, PeerLost)):
-            await task
