@@ -68,7 +68,8 @@ class Verbs(Speaker):
             route: Where it goes: `Anycast` or `Unicast`.
             message: A typed message, or a plain value (str, bytes, number, bool, None, list, dict).
             items: What follows the message: the handler takes it as an ``AsyncIterator``. It is read only as
-                fast as the handler reads, and closed when the ask ends.
+                fast as the handler reads, and, once it is begun, closed when the ask ends. `Anycast` tries no
+                other replica then.
             timeout: Seconds until it expires; 30 by default, never more than is left in a handler.
 
         Raises:
@@ -84,7 +85,7 @@ class Verbs(Speaker):
                 something that has no form on the wire.
             TooLarge: It has more bytes than one message may have.
             NodeUnreachable: The node was away until the deadline, and nothing was sent.
-            ConfigurationError: The route or the timeout is none.
+            ConfigurationError: The route, the timeout or what gives the items is none.
 
         Example:
             .. code-block:: python

@@ -595,3 +595,27 @@ async def test_who_is_the_only_one_of_its_name_is_told_at_once_that_it_waits_for
     await runtime.spawn(Lonely)
     with pytest.raises(RemoteError, match="CallCycle: The call goes round in a circle"):
         await runtime.ask(Anycast("test/ns/lonely"), "x", timeout=5)
+
+
+@pytest.mark.parametrize("route", [Anycast("test/ns/nobody"), Unicast("test/ns/nobody")])
+async def test_who_waits_for_a_replica_of_a_runtime_that_is_stopped_is_told_so_and_not_cancelled(
+    test_runtime: TestRuntime, route: Anycast | Unicast
+) -> None:
+    async def read() -> None:
+        async for _ in test_runtime.stream(route, "x"):
+            pass
+
+    async with asyncio.timeout(1):
+        works: list[Awaitable[object]] = [
+            test_runtime.ask(route, "x"),
+            test_runtime.tell(route, "x"),
+            test_runtime.tell_many(route, ["x", "y"]),
+            read(),
+        ]
+        waiting = [asyncio.ensure_future(work) for work in works]
+        await asyncio.sleep(0.1)
+        await test_runtime.stop()
+        for task in waiting:
+            with pytest.raises(Stopped, match="stopped before anybody was found") as stopped:
+                await task
+            assert not stopped.value.may_have_run

@@ -15,6 +15,7 @@ from slim_actors.routing.peer import Peer
 from slim_actors.routing.pin import AnyPeer, Pin
 from slim_actors.routing.plain import PlainPeer
 from slim_actors.routing.pool import Pool
+from slim_actors.shared import sender_stopped
 from slim_actors.transport.base import SessionOptions
 
 __all__ = ["RoutingTable"]
@@ -39,14 +40,20 @@ class RoutingTable:
         self._latest: tuple[Anycast, Pool] | None = None
         self._pins: dict[Unicast, Pin] = {}
         self._explicit: set[Pin] = set()
+        self._is_closed = False
 
     def pool(self, route: Anycast) -> Pool:
-        """Give the replicas of a service."""
+        """Give the replicas of a service.
+
+        Raises:
+            Stopped: The table is closed, and they are not in it.
+        """
         # Nearly always the very route of the last message; the hash of another is made of all that it says.
         if self._latest is not None and self._latest[0] is route:
             return self._latest[1]
         pool = self._pools.get(route)
         if pool is None:
+            self._check_open()
             options = SessionOptions(route.mls, route.max_retries, route.timeout)
 
             async def find() -> Peer:
@@ -62,6 +69,7 @@ class RoutingTable:
         """Give the pin of a route.
 
         Raises:
+            Stopped: The table is closed, and it has no such pin.
             CallCycle: The route leads to the sender itself.
         """
         pin = self._pins.get(route)
@@ -92,6 +100,7 @@ class RoutingTable:
         """Make an explicit pin; whoever opens it closes it.
 
         Raises:
+            Stopped: The table is closed.
             CallCycle: The route leads to the sender itself.
         """
         pin = self._new_pin(route)
@@ -115,7 +124,8 @@ class RoutingTable:
             pin.resend()
 
     async def close(self) -> None:
-        """End all conversations."""
+        """End all conversations, and begin none."""
+        self._is_closed = True
         pins = (*self._pins.values(), *self._explicit)
         ends: list[Discovery | Pin] = [*(pool.discovery for pool in self._pools.values()), *pins]
         await asyncio.gather(*(end.close() for end in ends))
@@ -128,7 +138,12 @@ class RoutingTable:
         for route in lost:
             del self._pins[route]
 
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise sender_stopped()
+
     def _new_pin(self, route: Unicast) -> Pin:
+        self._check_open()
         framed = route.wire == "frames"
         options = SessionOptions(route.mls, route.max_retries, route.timeout, framed)
         target = Address(route.name, route.instance or "")
