@@ -57,7 +57,7 @@ def serve() -> int:
     except Exception as error:  # noqa: BLE001 (what the agent's started or stopped raised)
         traceback.print_exc()
         text = f"The agent failed with {type(error).__name__}: {error}"
-        _report(task, Report("failed", message=_sentence(text)))
+        _report(task, Report("failed", message=_sentence(text), exit=Exit.GAVE_UP))
         return Exit.FAILED
     return Exit.OK
 

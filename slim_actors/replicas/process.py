@@ -98,6 +98,8 @@ class Process:
         self.pid = 0
         self.files: set[str] = set()
         """The files of the user that it has imported, if the task asks for them."""
+        self.is_told_of = False
+        """Whether its stop has been told of."""
         self._plan = plan
         self._make_room = make_room
         self._process: Launched | None = None
