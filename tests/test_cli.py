@@ -325,6 +325,26 @@ async def test_replicas_end_when_their_supervisor_is_killed(start: Starter, endp
     await eventually(lambda: not is_running(int(joined[1])))
 
 
+@pytest.mark.parametrize("blocking", ["time.sleep(3600)", "await asyncio.to_thread(time.sleep, 3600)"])
+async def test_a_replica_that_is_stuck_outlives_its_supervisor_by_the_drain_and_no_more(
+    start: Starter, endpoint: str, tmp_path: Path, blocking: str
+) -> None:
+    (tmp_path / "stuck.py").write_text(
+        "import asyncio, time\n"
+        "from slim_actors import Agent\n"
+        "class Stuck(Agent, name='t/t/stuck'):\n"
+        "    async def receive(self, message):\n"
+        "        print('stuck', flush=True)\n"
+        f"        {blocking}\n"
+    )
+    run = start("run", str(tmp_path / "stuck.py"), "--endpoint", endpoint, "--drain-timeout", "0")
+    (joined,) = run.until(r"^joined.*pid (\d+)")
+    start("send", "t/t/stuck", "x", "--endpoint", endpoint)
+    run.until("^stuck")
+    run.process.kill()
+    await eventually(lambda: not is_running(int(joined[1])))
+
+
 @pytest.mark.parametrize("command", [[], ["run"], ["send"], ["node"], ["restart"], ["scale"], ["ps"]])
 def test_help_has_examples(start: Starter, command: list[str]) -> None:
     shown = start(*command, "--help", TERMINAL_WIDTH="200", COLUMNS="200")
