@@ -30,10 +30,10 @@ from slim_actors.mailbox import WAITING, Envelope
 from slim_actors.names import Address
 from slim_actors.outcomes import ACCEPTED, Outcomes
 from slim_actors.owner import Takes, one_by_one
+from slim_actors.patience import Patience
 from slim_actors.plain import PlainOrigin
 from slim_actors.receipts import WINDOW, Receipts
 from slim_actors.speaker import DEFAULT_TIMEOUT
-from slim_actors.streams import Patience
 from slim_actors.transport.base import Payload
 
 __all__ = ["Conversation"]
@@ -73,7 +73,10 @@ class Conversation:
         self._loop = asyncio.get_running_loop()
         self._plain = PlainOrigin(self)
         self._plain_ids = 0
-        self._patience = Patience(self._limits.stream_patience, self._holds_up)
+        mailbox = cell.mailbox
+        self._patience = Patience(
+            self._limits.stream_patience, lambda: mailbox.waits_since, self._keeps_others_waiting
+        )
         self._goodbye: asyncio.Task[None] | None = None
         self._is_over = False
         self.ended = asyncio.Event()
@@ -373,12 +376,8 @@ class Conversation:
             seconds = f"{self._limits.handshake_timeout:.3g} s"
             self._end(f"it opened a session and sent nothing that makes sense for {seconds}")
 
-    def _holds_up(self) -> bool:
-        """Tell whether others wait for the end of a stream that its other end lets stand; it ends then."""
-        if not self._cell.depth:
-            return False
+    def _keeps_others_waiting(self) -> None:
         self._loop.call_soon(self._end, "it keeps others waiting with a stream that stands")
-        return True
 
     def _not_for_ever_unread(self) -> None:
         """End the conversation with a caller that does not read the refusals which it brings about."""

@@ -8,7 +8,8 @@ from slim_actors import wire
 from slim_actors.declaration import Handler
 from slim_actors.link import Link
 from slim_actors.mailbox import Envelope
-from slim_actors.streams import FIRST_ITEMS, Inlet, Outlet, Patience
+from slim_actors.patience import Patience
+from slim_actors.streams import FIRST_ITEMS, Inlet, Outlet
 
 __all__ = ["open_flows"]
 

@@ -1,7 +1,9 @@
 """Flows of items, in either direction: numbered, bounded by grants, with an end or an error.
 
-The receiving end (`Inlet`) says how many items the sending end (`Outlet`) may have sent in all. It says so
-anew as items are taken out, so a slow reader holds the producer back and neither end's memory grows.
+The receiving end (`Inlet`) says how many items the sending end (`Outlet`) may have sent in all: as many more
+than were taken out, always. It says so anew as items are taken out, so a slow reader holds the producer back.
+How large they are only the sending end knows in time: from each grant it knows what was taken out, and it
+stops while too many bytes were not. So neither end's memory grows.
 
 The fast path: items that are made in one turn of the event loop go in one frame, and whoever takes the first
 of them reads them all in one go.
@@ -15,21 +17,25 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from math import inf
 from typing import Any, Protocol
 
-from msgspec import Raw, Struct
+from msgspec import Raw
 
 from slim_actors import wire
 from slim_actors.errors import Expired, MalformedMessage, PeerLost
 from slim_actors.limits import no_account
 from slim_actors.messages import Body
+from slim_actors.patience import Patience
 
 __all__ = ["ITEMS_AHEAD", "Inlet", "Outlet"]
 
 ITEMS_AHEAD = 1024
 """Items that may be on their way, or wait to be taken out."""
 FIRST_ITEMS = 8
-"""Items that may be sent before it is known how large they are."""
+"""Items that may be sent before the first has come: for who wants no more, few are made in vain."""
 
 _BYTES_AHEAD = 8 * 1024 * 1024
+"""While items of so many bytes were not taken out yet, no further one is sent."""
+_MOST_BYTES = 2 * _BYTES_AHEAD
+"""While so many wait, no further one comes from a peer that counts as `Outlet` does."""
 _GRANT_AFTER = 1.0
 _TOGETHER = 256
 _BYTES_TOGETHER = 64 * 1024
@@ -38,29 +44,6 @@ _AT_A_STRETCH = 0.001
 """Seconds after which items go out, however few, and other tasks have their turn."""
 _LOOK_EVERY = 16
 """Items; the clock costs too much for each of them."""
-
-
-class Patience(Struct, frozen=True):
-    """How long one end of a flow waits for the other while it keeps others waiting.
-
-    Attributes:
-        seconds: After so many it is over, if
-        holds_up: says that others wait.
-    """
-
-    seconds: float = inf
-    holds_up: Callable[[], bool] = bool
-
-    async def wait(self, change: asyncio.Future[None]) -> bool:
-        """Wait for a change; give False when patience is at its end."""
-        if self.seconds == inf:
-            await change
-            return True
-        while not change.done():
-            await asyncio.wait([change], timeout=self.seconds)
-            if not change.done() and self.holds_up():
-                return False
-        return True
 
 
 _PATIENT = Patience()
@@ -91,10 +74,13 @@ class Inlet(AsyncIterator[Any]):
         self._what = what
         self._patience = patience
         self._hold = hold
-        self._largest = 0
-        self._granted_at = 0.0
+        self._granted_at = self._loop.time()
         self._unread: deque[tuple[Raw, int]] = deque()
         """Items as they came, each with 0, and lists of them, each with how many it has."""
+        self._bytes = 0
+        """How many they have."""
+        self._read_bytes = 0
+        """How many had those that were read since the last grant."""
         self._values: deque[Any] = deque()
         self._arrived = 0
         self._taken = 0
@@ -143,14 +129,14 @@ class Inlet(AsyncIterator[Any]):
         if number + more > self._granted:
             self.fail(PeerLost(f"{self._what} sends more items than it may."))
             return
-        if not self._hold(size):
+        if self._bytes >= _MOST_BYTES or not self._hold(size):
             self.fail(PeerLost(f"{self._what} has more bytes of items waiting than it may."))
             return
         self._unread.append((raw, count))
+        self._bytes += size
         self._arrived += more
-        if size > self._largest * more:
-            self._largest = -(-size // more)
-            # The first shows how many may come, and larger ones that fewer may.
+        if not self._grant_at:
+            # The first of all.
             self._grant_more()
         self._wake()
 
@@ -205,9 +191,10 @@ class Inlet(AsyncIterator[Any]):
             yield self._take()
 
     def _take(self) -> Any:
+        # Also one that cannot be read.
+        self._taken += 1
         if not self._values:
             self._read()
-        self._taken += 1
         # Only who was sent all that it may send is kept waiting by what is not granted yet.
         if self._taken >= self._grant_at or self._arrived == self._granted:
             self._grant_more()
@@ -216,37 +203,52 @@ class Inlet(AsyncIterator[Any]):
     def _read(self) -> None:
         """Read what came next: one item, or a list of them in one go."""
         raw, count = self._unread.popleft()
-        self._hold(-len(raw))
-        if not count:
-            self._values.append(self._body.read(raw, f"An item of {self._what}"))
-            return
-        try:
-            self._values.extend(self._body.read_all(raw))
-        except MalformedMessage:
-            # One by one, so that those before the wrong one are given.
-            one_by_one = wire.split(raw)
-            self._hold(sum(map(len, one_by_one)))
-            self._unread.extendleft((one, 0) for one in reversed(one_by_one))
-            self._read()
+        if count:
+            try:
+                self._values.extend(self._body.read_all(raw))
+            except MalformedMessage:
+                # One by one, so that those before the wrong one are given.
+                one_by_one = wire.split(raw)
+                self._took(len(raw) - sum(map(len, one_by_one)), 1)
+                self._unread.extendleft((one, 0) for one in reversed(one_by_one))
+                raw, _ = self._unread.popleft()
+            else:
+                self._took(len(raw), count)
+                return
+        self._took(len(raw), 1)
+        self._values.append(self._body.read(raw, f"An item of {self._what}"))
+
+    def _took(self, size: int, count: int) -> None:
+        """Take note that so many items, of so many bytes, wait no more to be read."""
+        self._bytes -= size
+        self._read_bytes += size
+        self._hold(-size)
+        if self._read_bytes >= _BYTES_AHEAD // 2 or (
+            # The other end has stopped for its bytes; it must see now and then that some were taken.
+            self._read_bytes + self._bytes >= _BYTES_AHEAD
+            and self._loop.time() - self._granted_at > _GRANT_AFTER
+        ):
+            self._grant_at = min(self._grant_at, self._taken + count - 1)
+        if self._taken >= self._grant_at:
+            # Now: the item may be one that cannot be read.
+            self._grant_more()
 
     def discard(self) -> None:
         """Forget what nobody will take out."""
         self.fail(PeerLost(f"{self._what} is over."))
         self._values.clear()
-        while self._unread:
-            self._hold(-len(self._unread.popleft()[0]))
+        self._unread.clear()
+        self._hold(-self._bytes)
+        self._bytes = 0
 
     def _grant_more(self) -> None:
-        """Let more items be sent: fewer of large ones, and some from time to time to the patient as well."""
-        if self.is_over:
+        """Let more items be sent, some from time to time to the patient as well."""
+        now = self._loop.time()
+        if self.is_over or (self._taken < self._grant_at and now - self._granted_at <= _GRANT_AFTER):
             return
-        ahead = max(1, min(ITEMS_AHEAD, _BYTES_AHEAD // max(1, self._largest)))
-        more, half = self._taken + ahead - self._granted, max(1, ahead // 2)
-        if more >= half or (more > 0 and self._loop.time() - self._granted_at > _GRANT_AFTER):
-            self._granted += more
-            self._granted_at = self._loop.time()
-            self._grant(self._granted)
-        self._grant_at = self._granted - ahead + half
+        self._granted, self._granted_at = self._taken + ITEMS_AHEAD, now
+        self._grant_at, self._read_bytes = self._taken + ITEMS_AHEAD // 2, 0
+        self._grant(self._granted)
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():
@@ -260,6 +262,9 @@ class Way(Protocol):
 
     def send(self, frame: wire.Frame) -> bytes:
         """Send a frame."""
+
+    def room(self) -> Awaitable[None] | None:
+        """Give what to wait for until not too much is waiting to be sent; None if there is room."""
 
 
 class Outlet:
@@ -277,7 +282,11 @@ class Outlet:
         self._way = way
         self._id = message_id
         self._patience = patience
-        self._granted = granted
+        self._granted = self._until = min(granted, ITEMS_AHEAD)
+        """How many items may be sent in all, and how many that are with a look at their bytes."""
+        self._sent: deque[tuple[int, int]] = deque()
+        """Of each frame that may not be taken out yet the number after its last item, and its bytes."""
+        self._sent_bytes = 0
         self._waiting: asyncio.Future[None] | None = None
         self._bodies: list[bytes] = []
         """The last items, which go out together: in the next turn of the event loop at the latest."""
@@ -289,7 +298,15 @@ class Outlet:
 
     def grant(self, total: int) -> None:
         """Let so many items in all be sent."""
-        self._granted = max(self._granted, total)
+        # Whatever the other end says, it has not taken out what was not sent.
+        total = min(total, self.count + ITEMS_AHEAD)
+        if total <= self._granted:
+            return
+        self._granted = total
+        taken = total - ITEMS_AHEAD
+        while self._sent and self._sent[0][0] <= taken:
+            self._sent_bytes -= self._sent.popleft()[1]
+        self._until = total if self._sent_bytes < _BYTES_AHEAD else 0
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
@@ -303,19 +320,26 @@ class Outlet:
             TooLarge: It has more bytes than one message may have.
             MalformedMessage: It holds something that has no form on the wire.
         """
-        if self.count >= self._granted:
-            return self._put_later(value)
+        # Where some wait to go out together, there was room for the first of them.
+        room = None if self._bodies else self._way.room()
+        if room is not None or self.count >= self._until:
+            return self._put_later(value, room)
         # A producer that never waits must not keep the items from going out, nor others from their turn.
         return asyncio.sleep(0) if self.send(value) else None
 
-    async def _put_later(self, value: Any) -> None:
-        while self.count >= self._granted:
-            self._waiting = self._loop.create_future()
+    async def _put_later(self, value: Any, room: Awaitable[None] | None) -> None:
+        while room is not None or self.count >= self._until:
+            if room is None:
+                change = self._waiting = self._loop.create_future()
+            else:
+                change = asyncio.ensure_future(room)
             try:
-                if not await self._patience.wait(self._waiting):
+                if not await self._patience.wait(change):
                     raise Expired("Nobody took the items of this stream, and others waited.")
             finally:
                 self._waiting = None
+                change.cancel()
+            room = self._way.room()
         self.send(value)
 
     def send(self, value: Any) -> bool:
@@ -327,6 +351,7 @@ class Outlet:
             self.flush()
             self._way.send(wire.Item(self._id, self.count, Raw(body)))
             self.count += 1
+            self._went(size)
             return True
         bodies = self._bodies
         bodies.append(body)
@@ -355,8 +380,16 @@ class Outlet:
             frame: wire.Frame = wire.Item(self._id, first, Raw(bodies[0]))
         else:
             frame = wire.Items(self._id, first, Raw(wire.join(bodies)))
+        size = self._size
         self._bodies, self._size = [], 0
         self._way.send(frame)
+        self._went(size)
+
+    def _went(self, size: int) -> None:
+        self._sent.append((self.count, size))
+        self._sent_bytes += size
+        if self._sent_bytes >= _BYTES_AHEAD:
+            self._until = 0
 
     def end(self) -> bytes:
         """Send that there are no more, after all that waits; give that frame."""
