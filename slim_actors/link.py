@@ -213,6 +213,18 @@ class Link:
 
     async def close(self) -> None:
         """Send what is waiting, as long as that makes headway, then end the session."""
+        try:
+            await self._flush_while_it_moves()
+        finally:
+            # Also if whoever closes it is cancelled: nobody else would.
+            self.end("the link was closed")
+        # The goodbye is on its way. A port that was withdrawn never hears the answer, so do not wait long.
+        try:
+            await asyncio.wait([self._reader], timeout=_GOODBYE_WITHIN)
+        finally:
+            self._reader.cancel()
+
+    async def _flush_while_it_moves(self) -> None:
         for _ in range(_MOST_FLUSHES):
             before = self.backlog
             with contextlib.suppress(TimeoutError):
@@ -220,10 +232,6 @@ class Link:
                     await self.flush()
             if not self.backlog or self.backlog >= before:
                 break
-        self.end("the link was closed")
-        # The goodbye is on its way. A port that was withdrawn never hears the answer, so do not wait long.
-        await asyncio.wait([self._reader], timeout=_GOODBYE_WITHIN)
-        self._reader.cancel()
 
     def lost(self, *, may_have_run: bool) -> DeliveryError:
         """Make the error that the peer is gone, and why."""

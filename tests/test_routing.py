@@ -619,3 +619,27 @@ async def test_who_waits_for_a_replica_of_a_runtime_that_is_stopped_is_told_so_a
             with pytest.raises(Stopped, match="stopped before anybody was found") as stopped:
                 await task
             assert not stopped.value.may_have_run
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_pin_that_is_left_and_cancelled_meanwhile_keeps_no_session(
+    test_runtime: TestRuntime, times: int
+) -> None:
+    ref = await test_runtime.spawn(Echo)
+    assert await test_runtime.ask(ref.route, 0) == 0
+    before = test_runtime.sessions
+
+    async def tell() -> None:
+        async with test_runtime.pin("test/ns/echo") as pinned:
+            await pinned.ask("x")
+
+    for turns in range(40):
+        # Once in each turn of the loop in which it may be.
+        task = asyncio.create_task(tell())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for _ in range(times):
+            task.cancel()
+            await asyncio.sleep(0)
+        await asyncio.wait([task])
+    await eventually(lambda: test_runtime.sessions == before, within=60)

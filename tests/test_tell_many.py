@@ -31,6 +31,7 @@ from slim_actors import (
     handler,
     wire,
 )
+from slim_actors.routing.bulk import Bulk
 from slim_actors.testing import TestRuntime
 from tests.conftest import World, eventually, next_of, say
 
@@ -356,3 +357,26 @@ async def test_what_is_cancelled_behind_a_long_message_is_not_sent_after_it(memo
     await memory.tell(route, Add(2))
     await eventually(lambda: 2 in agent.numbers)
     assert agent.numbers == [0, 1, 2]
+
+
+class Counted(list[object]):
+    """Counts what is gone through from its start."""
+
+    gone_through = 0
+
+    def __iter__(self) -> Iterator[object]:
+        for message in super().__iter__():
+            self.gone_through += 1
+            yield message
+
+
+async def test_messages_of_types_in_turn_are_gone_through_once(test_runtime: TestRuntime) -> None:
+    lister = Lister()
+    await test_runtime.spawn(lambda: lister)
+    route = Unicast(NAME)
+    await test_runtime.tell(route, Add(0))
+    messages = Counted(Other(number) if number % 2 else Add(number) for number in range(400))
+    router = await test_runtime._sender()
+    expires = asyncio.get_running_loop().time() + 30
+    await Bulk(router, route, None, messages, expires, {}).send()
+    assert messages.gone_through <= len(messages)

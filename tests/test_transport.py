@@ -19,7 +19,7 @@ from slim_actors import Anycast, Runtime, SharedSecret
 from slim_actors.endpoints import Endpoint
 from slim_actors.testing import MemoryNetwork, VirtualClock
 from slim_actors.transport import slim as slim_transport
-from slim_actors.transport.base import SessionOptions
+from slim_actors.transport.base import SessionClosed, SessionOptions
 from slim_actors.transport.bindings import no_delay
 from slim_actors.transport.memory import MemoryTransport
 from slim_actors.transport.node import SlimNode
@@ -281,3 +281,18 @@ async def test_a_session_in_memory_is_forgotten_when_it_is_closed(theirs_first: 
         await session.close()
     del mine, theirs, session
     await eventually(lambda: gc.collect() >= 0 and not any(look() for look in seen), within=5)
+
+
+async def test_what_is_sent_after_a_delayed_payload_comes_in_order_in_memory() -> None:
+    with VirtualClock():
+        network = MemoryNetwork()
+        one, other = [await MemoryTransport(network).open(name) for name in ("a/b/one", "a/b/other")]
+        mine = await one.connect(other.address, SessionOptions())
+        theirs = await other.accept()
+        network.delay(0.5, nth=1)
+        for number in range(12):
+            await mine.send(bytes([number]), "x")
+        await mine.close()
+        assert [(await theirs.receive()).data[0] for _ in range(12)] == list(range(12))
+        with pytest.raises(SessionClosed):
+            await theirs.receive()

@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Awaitable, Sequence
 from copy import copy
 from functools import partial
-from itertools import islice
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +149,7 @@ class Bulk:
         bodies: list[bytes] = []
         size, kind = 0, type(self._messages[self._position])
         try:
-            for message in islice(self._messages, self._position, self._position + most):
+            for message in self._messages[self._position : self._position + most]:
                 if type(message) is not kind:
                     break
                 body = wire.encode_body(message)

@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections import defaultdict, deque
 from collections.abc import Callable
+from functools import partial
 from uuid import UUID
 
 from attrs import define, field
@@ -304,6 +305,8 @@ class MemorySession:
         self._wake = asyncio.Event()
         self._is_over = False
         self._arrival = 0.0
+        self._on_way: deque[Callable[[], None]] = deque()
+        """What happens at the other end, in this order: timers that are due together ring in any order."""
 
     @property
     def peer(self) -> Address:
@@ -358,8 +361,9 @@ class MemorySession:
             return
         self.end()
         if self._network.reaches(self._source, self._peer):
+            self._on_way.append(self.other.end)
             loop = asyncio.get_running_loop()
-            loop.call_at(max(loop.time(), self._arrival), self.other.end)
+            loop.call_at(max(loop.time(), self._arrival), self._arrived)
 
     def end(self) -> None:
         """Take nothing more; what has arrived can still be received."""
@@ -367,13 +371,18 @@ class MemorySession:
         self._wake.set()
 
     def _carry(self, delay: float, payload: Payload) -> None:
+        self._on_way.append(partial(self.other.arrive, payload))
         loop = asyncio.get_running_loop()
         if not delay and self._arrival <= loop.time():
-            loop.call_soon(self.other.arrive, payload)
+            loop.call_soon(self._arrived)
             return
         # Never before what was sent earlier.
         self._arrival = max(self._arrival, loop.time() + delay)
-        loop.call_at(self._arrival, self.other.arrive, payload)
+        loop.call_at(self._arrival, self._arrived)
+
+    def _arrived(self) -> None:
+        """Let what was sent first of all that is on its way come to the other end."""
+        self._on_way.popleft()()
 
     def arrive(self, payload: Payload) -> None:
         """Take a payload from the other end."""
