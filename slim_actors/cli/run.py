@@ -158,7 +158,7 @@ async def _run(task: Task, replicas: int, settings: Settings, limits: ReplicaLim
         _on_signals(supervisor)
         try:
             await stack.enter_async_context(control)
-        except OSError as error:
+        except (OSError, ConfigurationError) as error:
             line("control", f"restart, scale and ps will not find this run: {error}", style="yellow")
         if task.tell_files:
             stack.callback(asyncio.create_task(reload_on_change(supervisor)).cancel)
