@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -40,6 +41,9 @@ ALGORITHMS = ("ES256", "ES384", "EdDSA", "RS256")
 
 _CLOCK_SKEW = timedelta(minutes=5)
 _RSA_BITS = 3072
+_LABEL = r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)"
+_HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z)(\*\.)?{_LABEL}(\.{_LABEL})*")
+"""A certificate may also be for all names in a domain."""
 
 
 def make_certificates(
@@ -60,12 +64,17 @@ def make_certificates(
     """
     if days < 1:
         raise ConfigurationError(f"--days is {days}, but must be 1 or more.")
+    try:
+        valid = timedelta(days=days)
+        datetime.now(UTC) + valid
+    except OverflowError:
+        raise ConfigurationError(f"--days is {days}, but no date is that far away: give fewer.") from None
     existing = [name for name in FILES if (folder / name).exists()]
     if existing and not force:
         raise ConfigurationError(
             f"{folder} has {existing[0]} already: give another folder, or replace everything with --force."
         )
-    made = _make(list(dict.fromkeys([*LOCAL_HOSTS, *hosts])), timedelta(days=days), algorithm)
+    made = _make(list(dict.fromkeys([*LOCAL_HOSTS, *hosts])), valid, algorithm)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, data in made.items():
@@ -174,9 +183,14 @@ def _host(text: str) -> x509.GeneralName:
     except ValueError:
         pass
     try:
-        return x509.DNSName(text.encode("idna").decode())
+        name = text.encode("idna").decode()
     except UnicodeError:
-        raise ConfigurationError(f"--host {text!r} is no host name and no address.") from None
+        name = ""
+    if not _HOST_NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"--host {text!r} is no host name and no address: write one like node.local."
+        )
+    return x509.DNSName(name)
 
 
 def _pem(certificate: x509.Certificate) -> bytes:

@@ -42,6 +42,7 @@ class Launched:
                 pipes += os.pipe()
             self.reports, self.report_to, listening, self.lifeline, *rest = pipes
             self.output, printing, self.errors, complaining = rest
+            _keep_what_was_given()
             os.set_inheritable(self.report_to, True)  # noqa: FBT003 (the signature of the standard library)
             streams = enumerate((listening, printing, complaining))
             self.pid = os.posix_spawn(
@@ -54,10 +55,7 @@ class Launched:
                     "from slim_actors.replica import main; raise SystemExit(main())",
                 ],
                 os.environ,
-                file_actions=[
-                    *((os.POSIX_SPAWN_CLOSE, one) for one in _given() if one != self.report_to),
-                    *((os.POSIX_SPAWN_DUP2, mine, number) for number, mine in streams),
-                ],
+                file_actions=[(os.POSIX_SPAWN_DUP2, mine, number) for number, mine in streams],
                 # Ctrl-C in a terminal is for the supervisor alone, also before a replica can ignore it.
                 setsid=True,
             )
@@ -88,21 +86,20 @@ def _occupy_standard_streams() -> None:
     os.close(spare)
 
 
-def _given() -> list[int]:
-    """Give the descriptors that this process was given itself: the others end at an exec."""
-    given = []
+def _keep_what_was_given() -> None:
+    """See to it that the descriptors that this process was given itself end at an exec, as all others do."""
     try:
         numbers = [int(name) for name in os.listdir("/dev/fd")]  # noqa: PTH208 (pathlib takes long to import)
     except OSError:
-        return []
+        return
     for number in numbers:
         try:
-            if number > _STANDARD_ERROR and os.get_inheritable(number):
-                given.append(number)
+            # Here, not as an action of the spawn: that refuses a number above a limit that was lowered since.
+            if number > _STANDARD_ERROR:
+                os.set_inheritable(number, False)  # noqa: FBT003 (the signature of the standard library)
         except OSError:
             # That of the list itself.
             continue
-    return given
 
 
 _ahead: list[Launched] = []

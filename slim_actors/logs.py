@@ -57,8 +57,8 @@ class JsonFormatter(logging.Formatter):
     """One JSON object a line.
 
     ``time`` (ISO 8601, UTC), ``level``, ``logger`` and ``message`` are in each; ``agent``, ``message_id``,
-    ``trace_id`` and ``span_id`` where they are known; ``exception`` where there is one; and whatever the
-    program gave as ``extra``.
+    ``trace_id`` and ``span_id`` where they are known; ``exception`` and ``stack`` where there is one; and
+    whatever the program gave as ``extra``, as text where it is nothing that JSON has.
 
     Args:
         agent: Whom lines are about that come from no handler; nobody, if empty.
@@ -75,18 +75,35 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Make the line."""
-        line: dict[str, Any] = {
+        ours = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
-            **self._agent,
-            **_context(),
-            **{key: value for key, value in vars(record).items() if key not in _STANDARD and value != ""},
         }
+        extra = {key: value for key, value in vars(record).items() if key not in _STANDARD and value != ""}
+        # Ours first, for whoever reads, and ours again, whatever the program calls its own.
+        line: dict[str, Any] = {**ours, **self._agent, **_context(), **extra, **ours}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        if record.stack_info:
+            line["stack"] = self.formatStack(record.stack_info)
+        try:
+            return json.dumps(line, default=str)
+        except Exception:  # noqa: BLE001 (whatever the text of a program's own object raises)
+            return json.dumps({str(key): _plain(value) for key, value in line.items()}, default=str)
+
+
+def _plain(value: Any) -> Any:
+    """Give a value that has a form in JSON as it is, and any other as text."""
+    try:
+        json.dumps(value, default=str)
+    except Exception:  # noqa: BLE001 (as above)
+        try:
+            return repr(value)
+        except Exception:  # noqa: BLE001 (as above)
+            return object.__repr__(value)
+    return value
 
 
 def _context() -> dict[str, str]:

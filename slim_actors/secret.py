@@ -12,9 +12,22 @@ __all__ = ["config_folder", "local_secret"]
 
 
 def config_folder() -> Path:
-    """Give the folder for this user's settings (XDG Base Directory Specification)."""
-    base = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "slim-actors"
+    """Give the folder for this user's settings (XDG Base Directory Specification).
+
+    Raises:
+        ConfigurationError: This user has no home folder.
+    """
+    base = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    # As the specification says: one that is relative would be another one in each folder.
+    if base.is_absolute():
+        return base / "slim-actors"
+    try:
+        return Path.home() / ".config" / "slim-actors"
+    except RuntimeError:
+        raise ConfigurationError(
+            "This user has no home folder, where the settings of slim-actors would be: set HOME or "
+            "XDG_CONFIG_HOME to an absolute path."
+        ) from None
 
 
 def local_secret() -> str:
@@ -24,7 +37,7 @@ def local_secret() -> str:
     other without set-up, and other users of the machine stay out.
 
     Raises:
-        ConfigurationError: The file cannot be made or read, or others could read it.
+        ConfigurationError: The file has no place, or cannot be made or read, or others could read it.
     """
     file = config_folder() / "secret"
     try:

@@ -19,12 +19,19 @@ from tests.conftest import Starter, free_endpoint
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_what_is_made_belongs_together(tmp_path: Path, algorithm: str) -> None:
-    make_certificates(tmp_path, hosts=["node.example.com", "10.0.0.5"], days=30, algorithm=algorithm)
+    make_certificates(
+        tmp_path,
+        hosts=["node.example.com", "10.0.0.5", "*.my_net", "bücher.de"],
+        days=30,
+        algorithm=algorithm,
+    )
     for end, purpose in (("node", ssl.Purpose.CLIENT_AUTH), ("client", ssl.Purpose.SERVER_AUTH)):
         Tls(tmp_path / "ca.crt", tmp_path / f"{end}.crt", tmp_path / f"{end}.key").context(purpose)
     node = x509.load_pem_x509_certificate((tmp_path / "node.crt").read_bytes())
     names = node.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert names.get_values_for_type(x509.DNSName) == ["localhost", "node.example.com"]
+    assert names.get_values_for_type(x509.DNSName) == [
+        *("localhost", "node.example.com", "*.my_net", "xn--bcher-kva.de")
+    ]
     assert [str(one) for one in names.get_values_for_type(x509.IPAddress)] == ["127.0.0.1", "::1", "10.0.0.5"]
     left = node.not_valid_after_utc - datetime.now(UTC)
     assert timedelta(days=29) < left <= timedelta(days=30)
@@ -59,7 +66,14 @@ def test_keys_are_their_owners_alone_and_nothing_is_overwritten(tmp_path: Path) 
     [
         (["--days", "0"], "--days is 0"),
         (["--algorithm", "HS256"], "must be one of ES256, ES384, EdDSA, RS256"),
+        (["--days", "3000000"], "--days is 3000000, but no date is that far away"),
+        (["--days", "10000000000"], "--days is 10000000000, but no date"),
         (["--host", "a..b"], "'a..b' is no host name"),
+        (["--host", ""], "'' is no host name"),
+        (["--host", "http://node.local:46357"], "'http://node.local:46357' is no host name and no address"),
+        (["--host", "node.local:46357"], "'node.local:46357' is no host name"),
+        (["--host", "two words"], "'two words' is no host name"),
+        (["--host", "-x.local"], "'-x.local' is no host name"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_makes_nothing(

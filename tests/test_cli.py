@@ -10,12 +10,11 @@ import signal
 import socket
 from pathlib import Path
 
-import psutil
 import pytest
 
 from slim_actors.cli import console
 from slim_actors.endpoints import DEFAULT_ENDPOINT
-from tests.conftest import OTHER_SECRET, Command, Starter, eventually, free_endpoint
+from tests.conftest import OTHER_SECRET, ROOT, Command, Starter, free_endpoint
 
 ALICE = "agntcy/ns/alice"
 
@@ -197,6 +196,20 @@ def test_a_file_that_cannot_be_run_says_why_once(
     refused(run, 2, sentence)
 
 
+def test_a_store_in_a_folder_that_was_removed_is_one_sentence(start: Starter, tmp_path: Path) -> None:
+    script = (
+        "import os, sys\n"
+        "os.chdir(sys.argv.pop(1))\n"
+        "os.rmdir(os.getcwd())\n"
+        "from slim_actors.cli import main\n"
+        "main()\n"
+    )
+    (tmp_path / "gone").mkdir()
+    words = [str(tmp_path / "gone"), "run", "agents/echo.py", "--store", "x.db"]
+    run = start("-c", script, *words, python=True, PYTHONPATH=str(ROOT))
+    refused(run, 2, "--store x.db is in the current folder, which was removed")
+
+
 def test_a_missing_file_is_said_before_a_missing_node(start: Starter) -> None:
     refused(start("run", "missing.py", "--endpoint", free_endpoint()), 2, "There is no file missing.py")
 
@@ -307,42 +320,6 @@ def test_the_secret_of_a_run_is_in_no_command_line(start: Starter, endpoint: str
     (joined,) = run.until(r"^joined.*pid (\d+)")
     words = Path(f"/proc/{joined[1]}/cmdline").read_bytes()
     assert os.environ["SLIM_SHARED_SECRET"].encode() not in words
-
-
-def is_running(pid: int) -> bool:
-    """Tell whether a process is there, and not only because nobody has taken note of its end."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-async def test_replicas_end_when_their_supervisor_is_killed(start: Starter, endpoint: str) -> None:
-    run = start("run", "agents/echo.py", "--endpoint", endpoint)
-    (joined,) = run.until(r"^joined.*pid (\d+)")
-    run.process.kill()
-    run.wait()
-    await eventually(lambda: not is_running(int(joined[1])))
-
-
-@pytest.mark.parametrize("blocking", ["time.sleep(3600)", "await asyncio.to_thread(time.sleep, 3600)"])
-async def test_a_replica_that_is_stuck_outlives_its_supervisor_by_the_drain_and_no_more(
-    start: Starter, endpoint: str, tmp_path: Path, blocking: str
-) -> None:
-    (tmp_path / "stuck.py").write_text(
-        "import asyncio, time\n"
-        "from slim_actors import Agent\n"
-        "class Stuck(Agent, name='t/t/stuck'):\n"
-        "    async def receive(self, message):\n"
-        "        print('stuck', flush=True)\n"
-        f"        {blocking}\n"
-    )
-    run = start("run", str(tmp_path / "stuck.py"), "--endpoint", endpoint, "--drain-timeout", "0")
-    (joined,) = run.until(r"^joined.*pid (\d+)")
-    start("send", "t/t/stuck", "x", "--endpoint", endpoint)
-    run.until("^stuck")
-    run.process.kill()
-    await eventually(lambda: not is_running(int(joined[1])))
 
 
 @pytest.mark.parametrize("command", [[], ["run"], ["send"], ["node"], ["restart"], ["scale"], ["ps"]])

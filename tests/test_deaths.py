@@ -292,3 +292,39 @@ async def test_on_a_terminal_lines_name_their_replica_and_its_end_ends_the_run(
             # The hang-up drains.
             assert await asking == "slept"
             assert await run.wait() == 0
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether a process is there, and not only because nobody has taken note of its end."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def test_replicas_end_when_their_supervisor_is_killed(start: Starter, endpoint: str) -> None:
+    run = start("run", "agents/echo.py", "--endpoint", endpoint)
+    (joined,) = run.until(r"^joined.*pid (\d+)")
+    run.process.kill()
+    run.wait()
+    await eventually(lambda: not is_running(int(joined[1])))
+
+
+@pytest.mark.parametrize("blocking", ["time.sleep(3600)", "await asyncio.to_thread(time.sleep, 3600)"])
+async def test_a_replica_that_is_stuck_outlives_its_supervisor_by_the_drain_and_no_more(
+    start: Starter, endpoint: str, tmp_path: Path, blocking: str
+) -> None:
+    (tmp_path / "stuck.py").write_text(
+        "import asyncio, time\n"
+        "from slim_actors import Agent\n"
+        "class Stuck(Agent, name='t/t/stuck'):\n"
+        "    async def receive(self, message):\n"
+        "        print('stuck', flush=True)\n"
+        f"        {blocking}\n"
+    )
+    run = start("run", str(tmp_path / "stuck.py"), "--endpoint", endpoint, "--drain-timeout", "0")
+    (joined,) = run.until(r"^joined.*pid (\d+)")
+    start("send", "t/t/stuck", "x", "--endpoint", endpoint)
+    run.until("^stuck")
+    run.process.kill()
+    await eventually(lambda: not is_running(int(joined[1])))

@@ -125,6 +125,40 @@ def test_what_a_program_adds_is_in_the_line_whatever_it_is() -> None:
     assert (line["order"], line["what"], line["message"]) == (7, "<class 'object'>", "x")
 
 
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ("{'who': {('t', 1): 2}}", {"who": "{('t', 1): 2}"}),
+        ("{('t', 1): 2}", {"('t', 1)": 2}),
+        ("{'bad': Bad(), 'order': 7}", {"order": 7}),
+        ("{'time': 'never', 'level': 'low', 'logger': 'me', 'stack': 'none'}", {"stack": "none"}),
+    ],
+)
+def test_nothing_that_a_program_adds_loses_the_line_or_what_is_in_each(
+    extra: str, said: dict[str, Any]
+) -> None:
+    script = (
+        "import logging; from slim_actors.logs import configure; configure()\n"
+        "class Bad:\n"
+        "    def __repr__(self): raise ValueError('no text')\n"
+        f"logging.warning('x', extra={extra})"
+    )
+    run = subprocess.run([sys.executable, "-c", script], stderr=subprocess.PIPE, check=True, text=True)
+    line = json.loads(run.stderr)
+    assert said.items() <= line.items()
+    assert (line["level"], line["logger"], line["message"]) == ("WARNING", "root", "x")
+    assert line["time"].startswith("20")
+
+
+def test_a_stack_that_a_program_asks_for_is_in_the_line() -> None:
+    script = (
+        "import logging; from slim_actors.logs import configure; configure()\n"
+        "logging.warning('x', stack_info=True)"
+    )
+    run = subprocess.run([sys.executable, "-c", script], stderr=subprocess.PIPE, check=True, text=True)
+    assert json.loads(run.stderr)["stack"].startswith("Stack (most recent call last):")
+
+
 async def test_a_program_keeps_its_own_logging(start: Starter, endpoint: str) -> None:
     script = """
 import asyncio, logging

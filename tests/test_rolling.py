@@ -347,6 +347,8 @@ def test_a_name_that_nobody_runs_is_said(start: Starter, command: list[str]) -> 
         (["restart", "two/parts"], "'two/parts' is not a name"),
         (["scale", NAME, "0"], "N is 0, but must be 1 or more"),
         (["run", "x.py", "--max-memory", "much"], "'much' is not an amount of memory: write it like 500MiB"),
+        (["run", "x.py", "--max-memory", "9" * 400], "is not an amount of memory"),
+        (["run", "x.py", "--max-memory", "0.5"], "'0.5' is not an amount of memory"),
         (["run", "x.py", "--drain-timeout", "-1"], "--drain-timeout is -1, but must be a number of seconds"),
         (["run", "x.py", "--hang-after", "inf"], "--hang-after is inf, but must be a number of seconds"),
     ],

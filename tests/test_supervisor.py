@@ -8,7 +8,6 @@ import errno
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 import uuid
@@ -209,43 +208,6 @@ async def test_a_process_that_cannot_be_started_leaves_nothing_open(monkeypatch:
     assert len(list(Path("/dev/fd").iterdir())) == before
 
 
-def test_a_replica_is_given_nothing_that_its_supervisor_was_given() -> None:
-    ours, given = os.pipe()
-    os.set_inheritable(given, True)  # noqa: FBT003 (the signature of the standard library)
-    one = launch()
-    os.close(given)
-    os.set_blocking(ours, False)
-    assert os.read(ours, 1) == b"", "nobody can write to it any more"
-    for descriptor in (ours, one.lifeline, one.reports, one.output, one.errors):
-        os.close(descriptor)
-    assert one.wait() == 0
-
-
-def test_no_pipe_of_a_replica_takes_the_place_of_a_standard_stream_that_is_closed() -> None:
-    script = (
-        "import os\n"
-        "os.closerange(0, 3)\n"
-        "from slim_actors.launch import Launched\n"
-        "one = Launched()\n"
-        "lowest = min(one.lifeline, one.reports, one.report_to, one.output, one.errors)\n"
-        "os.close(one.lifeline)\n"
-        "os._exit(one.wait() or lowest < 3)\n"
-    )
-    assert subprocess.run([sys.executable, "-c", script], timeout=PATIENCE, check=False).returncode == 0
-
-
-def test_the_end_of_a_replica_is_seen_also_where_its_exit_code_is_lost() -> None:
-    script = (
-        "import os, signal\n"
-        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
-        "from slim_actors.launch import Launched\n"
-        "one = Launched()\n"
-        "os.close(one.lifeline)\n"
-        "raise SystemExit(one.wait())\n"
-    )
-    assert subprocess.run([sys.executable, "-c", script], timeout=PATIENCE, check=False).returncode == 0
-
-
 def test_a_death_by_a_signal_without_a_name_is_told() -> None:
     assert process._reason(-40) == "killed by signal 40"
 
@@ -259,6 +221,21 @@ def test_a_node_removes_no_file_but_a_socket(start: Starter, tmp_path: Path) -> 
     link.symlink_to(precious)
     refused(start("node", "--endpoint", f"unix://{link}"), 2, "link exists and is not a socket")
     assert link.is_symlink()
+
+
+def test_a_node_that_stops_leaves_the_socket_of_the_next_one(start: Starter, tmp_path: Path) -> None:
+    path = tmp_path / "slim.sock"
+    unix = f"unix://{path}"
+    first = start("node", "--endpoint", unix)
+    first.until("listening")
+    path.unlink()
+    second = start("node", "--endpoint", unix)
+    second.until("listening")
+    assert first.stop() == 0
+    assert path.is_socket()
+    refused(start("node", "--endpoint", unix), 6, "Something already listens")
+    assert second.stop() == 0
+    assert not path.exists()
 
 
 def test_a_socket_where_none_can_be_is_refused(start: Starter, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +13,7 @@ from slim_actors.cli.stopping import run_until_done
 from slim_actors.errors import ConfigurationError
 from slim_actors.exits import Exit
 from slim_actors.names import check_name
-from slim_actors.replicas.control import Order, Status, give, runs
+from slim_actors.replicas.control import Order, Status, give, runs, status_of
 from slim_actors.replicas.events import EventKind
 from slim_actors.replicas.memory import in_mebibytes
 
@@ -59,12 +60,12 @@ def ps() -> None:
 
 async def _order(done: str, order: Order) -> Exit:
     """Give an order to each run of the name, one after the other."""
-    found = False
     outcome = Exit.OK
-    for path in runs():
+    statuses, are_all = await _statuses()
+    paths = [path for path, status in statuses.items() if status.name == order.name]
+    for path in paths:
         answer = None
         async for answer in give(path, order):
-            found = found or answer.is_mine
             # Why a replica is kept is the last answer.
             if answer.event is not None and answer.event.kind is not EventKind.KEPT:
                 show(answer.event)
@@ -73,22 +74,40 @@ async def _order(done: str, order: Order) -> Exit:
             elif answer.text:
                 complain(answer.text)
                 outcome = Exit(answer.code or Exit.FAILED)
-        if answer is not None and answer.code is None:
+        if answer is None or answer.code is None:
             complain(f"The run of {order.name} ended before it was {done}.")
             outcome = Exit.FAILED
-    if not found:
+    if not paths:
         complain(
             f"Nobody runs {order.name} here: no slim-actors run of this user on this machine has that name "
             "(slim-actors ps lists them)."
         )
         return Exit.NO_ROUTE
-    return outcome
+    # Which agent a silent one runs nobody knows: it may be one that the order was for.
+    return outcome if are_all else outcome or Exit.FAILED
+
+
+async def _statuses() -> tuple[dict[Path, Status], bool]:
+    """Ask every run what it has; tell whether all have answered."""
+    statuses: dict[Path, Status] = {}
+    are_all = True
+    for path in runs():
+        try:
+            status = await status_of(path)
+        except TimeoutError:
+            complain(
+                f"The run at {path} does not answer, and is left out: it is frozen (kill -CONT ends that)."
+            )
+            are_all = False
+        else:
+            if status is not None:
+                statuses[path] = status
+    return statuses, are_all
 
 
 async def _ps() -> Exit:
-    statuses: list[Status] = []
-    for path in runs():
-        statuses += [answer.status async for answer in give(path, Order("status")) if answer.status]
+    statuses, are_all = await _statuses()
+    code = Exit.OK if are_all else Exit.FAILED
     rows = [
         (
             member.address or f"{status.name} (starting)",
@@ -97,12 +116,12 @@ async def _ps() -> Exit:
             in_mebibytes(member.memory),
             str(status.pid),
         )
-        for status in statuses
+        for status in statuses.values()
         for member in status.members
     ]
     if not rows:
         # Where errors go: a program that reads the list gets an empty one.
         typer.echo("No slim-actors run of this user is running on this machine.", err=True)
-        return Exit.OK
+        return code
     table(("agent", "replica", "pid", "memory", "pid of the run"), rows)
-    return Exit.OK
+    return code

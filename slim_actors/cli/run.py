@@ -123,9 +123,18 @@ def run(
     if reload:
         check_reload()
     limits = ReplicaLimits(hang_after, parse_bytes(max_memory) if max_memory else 0)
-    file = None if store is None else str(store.absolute())
+    file = None if store is None else _absolute(store)
     task = Task(target, -1, name, mls, otel, file, drain_timeout, tell_files=reload)
     raise typer.Exit(run_until_stopped(_run(task, replicas, settings, limits)) or Exit.OK)
+
+
+def _absolute(file: Path) -> str:
+    try:
+        return str(file.absolute())
+    except FileNotFoundError:
+        raise ConfigurationError(
+            f"--store {file} is in the current folder, which was removed: cd to another one."
+        ) from None
 
 
 async def _run(task: Task, replicas: int, settings: Settings, limits: ReplicaLimits) -> int:
@@ -158,7 +167,7 @@ async def _run(task: Task, replicas: int, settings: Settings, limits: ReplicaLim
         _on_signals(supervisor)
         try:
             await stack.enter_async_context(control)
-        except OSError as error:
+        except (OSError, ConfigurationError) as error:
             line("control", f"restart, scale and ps will not find this run: {error}", style="yellow")
         if task.tell_files:
             stack.callback(asyncio.create_task(reload_on_change(supervisor)).cancel)

@@ -33,9 +33,10 @@ def parse_bytes(text: str) -> int:
         524288000
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?|)B?", text.strip().upper())
-    if match is None or not float(match[1]):
+    amount = float(match[1]) * _UNITS[match[2]] if match else 0.0
+    if not 1 <= amount < float("inf"):
         raise ConfigurationError(f"{text!r} is not an amount of memory: write it like 500MiB, 2GiB or 800MB.")
-    return int(float(match[1]) * _UNITS[match[2]])
+    return int(amount)
 
 
 def in_mebibytes(amount: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from typing import TYPE_CHECKING
 
 from slim_actors.endpoints import Endpoint
@@ -37,6 +38,7 @@ class SlimNode:
         self._tls = tls
         self._auth = auth
         self._service: slim.Service | None = None
+        self._socket: tuple[int, int] | None = None
 
     async def start(self) -> None:
         """Listen.
@@ -67,6 +69,7 @@ class SlimNode:
         # What listens is ready: else the first connection would wait for it.
         warming.join()
         self._service = service
+        self._socket = self._file()
 
     async def stop(self) -> None:
         """Stop listening, in the way that lets clients reconnect later."""
@@ -78,7 +81,15 @@ class SlimNode:
         with contextlib.suppress(slim.SlimError, TimeoutError):
             async with asyncio.timeout(_CLOSE_WITHIN):
                 await service.shutdown_async()
-        if self.endpoint.scheme == "unix":
-            # What took its place meanwhile is not this node's to remove.
+        # What took its place meanwhile is not this node's to remove.
+        if self._socket is not None and self._socket == self._file():
             with contextlib.suppress(ConfigurationError):
                 self.endpoint.remove_socket()
+
+    def _file(self) -> tuple[int, int] | None:
+        """Tell which file the Unix socket is."""
+        if self.endpoint.scheme == "unix":
+            with contextlib.suppress(OSError):
+                status = os.lstat(self.endpoint.path)
+                return status.st_dev, status.st_ino
+        return None
