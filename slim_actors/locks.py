@@ -73,6 +73,9 @@ class FileLocks:
             holder = os.read(descriptor, 32).decode(errors="replace") or "another process"
             os.close(descriptor)
             raise StoreError(f"{key} is held by {holder}.") from None
+        except OSError as error:
+            os.close(descriptor)
+            raise StoreError(f"The lock {path} cannot be taken: {error.strerror}.") from None
         # For whoever is refused, and for a person who looks; a full disk is no reason to have no lock.
         with contextlib.suppress(OSError):
             os.ftruncate(descriptor, 0)
@@ -80,12 +83,16 @@ class FileLocks:
         return FileLock(descriptor, path if path.suffix else None)
 
     def is_held(self, key: str) -> bool:
-        """Tell whether a live process has a lock; of one that was never made, nobody has."""
+        """Tell whether a live process has a lock; of one that was never made, nobody has.
+
+        Raises:
+            StoreError: That cannot be seen now.
+        """
         return _is_locked(self._path(key))
 
     def sweep(self) -> None:
         """Remove the files that nobody wants again, and whose processes had no time for that."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, StoreError):
             for path in self._folder.glob(f"*{_ONCE}"):
                 # A new one is made first, and locked then.
                 if time.time() - path.stat().st_mtime > _NEW_FOR and not _is_locked(path):
@@ -99,13 +106,18 @@ class FileLocks:
 def _is_locked(path: Path) -> bool:
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError as error:
+        # It may be held all the same.
+        raise StoreError(f"The lock {path} cannot be looked at: {error.strerror}.") from None
     try:
         # Shared, so that two who look do not take each other for the holder.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
+    except OSError as error:
+        raise StoreError(f"The lock {path} cannot be looked at: {error.strerror}.") from None
     finally:
         os.close(descriptor)
     return False

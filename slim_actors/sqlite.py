@@ -14,11 +14,9 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-import time
-import uuid
 import weakref
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
 from pathlib import Path
@@ -41,15 +39,13 @@ from slim_actors.store import (
     Verdict,
     Waiting,
 )
-from slim_actors.tables import SCHEMA, SCHEMA_VERSION, apply, take_claim
+from slim_actors.tables import apply, check, prepare, take_claim
 
 __all__ = ["MemoryStore", "SqliteStore"]
 
 T = TypeVar("T")
 
-_APPLICATION = 0x534C4143
 _LOCKED_FOR = 10.0
-_REMEMBER_SOURCES = 30 * 24 * 3600.0
 _WINDOW = 4096
 """How far the numbers under way to one target may spread: what a receiver has to remember of a sender."""
 
@@ -98,6 +94,7 @@ class SqliteStore:
         self._jobs: list[_Job] = []
         self._worker: asyncio.Task[None] | None = None
         self._synchronous = ""
+        self._is_open = False
 
     async def open(self) -> None:
         """See `Store.open`."""
@@ -108,9 +105,11 @@ class SqliteStore:
         except BaseException:
             self._executor.shutdown(wait=False)
             raise
+        self._is_open = True
 
     async def close(self) -> None:
         """See `Store.close`."""
+        self._is_open = False
         if self._worker is not None:
             await asyncio.wait([self._worker])
         await asyncio.get_running_loop().run_in_executor(self._executor, self._connection.close)
@@ -192,6 +191,8 @@ class SqliteStore:
         return self._locks.is_held(key)
 
     async def _run(self, work: Callable[[sqlite3.Connection], T], mode: _Mode) -> T:
+        if not self._is_open:
+            raise StoreError(f"The store {self.path} is closed.")
         job = _Job(work, mode, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
         if self._worker is None or self._worker.done():
@@ -202,7 +203,11 @@ class SqliteStore:
     async def _work(self) -> None:
         while self._jobs:
             jobs, self._jobs = self._jobs, []
-            for job, outcome in zip(jobs, await self._off_loop(jobs), strict=True):
+            try:
+                outcomes = await self._off_loop(jobs)
+            except Exception as error:  # noqa: BLE001 (whatever it is, nobody may wait for ever)
+                outcomes = [error] * len(jobs)
+            for job, outcome in zip(jobs, outcomes, strict=True):
                 if job.result.done():
                     # Whoever wanted it was cancelled; it was done all the same.
                     continue
@@ -219,9 +224,9 @@ class SqliteStore:
         try:
             return self._transaction(jobs)
         except Exception as error:  # noqa: BLE001 (whatever it is, it is the outcome of the job)
-            if len(jobs) > 1:
+            if len(jobs) > 1 and _code(error) not in _FOR_ALL:
                 return [self._do([job])[0] for job in jobs]
-            return [self._translated(error)]
+            return [self._translated(error)] * len(jobs)
 
     def _transaction(self, jobs: list[_Job]) -> list[Any]:
         connection = self._connection
@@ -249,69 +254,54 @@ class SqliteStore:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         except OSError as error:
             raise StoreError(f"The store {self.path} cannot be opened: {error.strerror}.") from None
-        lock = self._locks.hold("open", wait=True)
-        self._locks.sweep()
         try:
             self._connection = self._connect()
         except sqlite3.Error as error:
             raise self._translated(error) from None
-        finally:
-            lock.release()
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             self.path, timeout=_LOCKED_FOR, isolation_level=None, check_same_thread=False
         )
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            self._prepare(connection)
+            # Before anything is changed, in the file or beside it.
+            check(connection, self.path)
+            with self._alone():
+                connection.execute("PRAGMA journal_mode = WAL")
+                self.id = prepare(connection)
         except BaseException:
             connection.close()
             raise
         return connection
 
-    def _prepare(self, connection: sqlite3.Connection) -> None:
-        ((application,),) = connection.execute("PRAGMA application_id")
-        ((version,),) = connection.execute("PRAGMA user_version")
-        ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_schema")
-        if tables and application != _APPLICATION:
-            raise StoreError(f"{self.path} is a database of another program: give another file.")
-        if version > SCHEMA_VERSION:
-            raise StoreError(
-                f"The store {self.path} has version {version}, and this program knows {SCHEMA_VERSION}: "
-                "update slim-actors."
-            )
-        ((found,),) = connection.execute("PRAGMA quick_check(1)")
-        if found != "ok":
-            raise sqlite3.DatabaseError(found)
-        connection.execute("BEGIN IMMEDIATE")
-        if not tables:
-            for statement in SCHEMA:
-                connection.execute(statement)
-            connection.execute("INSERT INTO store (id) VALUES (?)", (uuid.uuid4().hex,))
-            connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        forgotten = (time.time() - _REMEMBER_SOURCES,)
-        connection.execute(
-            "DELETE FROM handled WHERE (receiver, source) IN "
-            "(SELECT receiver, source FROM sources WHERE heard < ?)",
-            forgotten,
-        )
-        connection.execute("DELETE FROM sources WHERE heard < ?", forgotten)
-        connection.execute("COMMIT")
-        ((self.id,),) = connection.execute("SELECT id FROM store")
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        lock = self._locks.hold("open", wait=True)
+        try:
+            self._locks.sweep()
+            yield
+        finally:
+            lock.release()
 
     def _translated(self, error: Exception) -> Exception:
         if not isinstance(error, sqlite3.Error):
             return error
-        name = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
-        code = name.removeprefix("SQLITE_").partition("_")[0]
-        advice = _ADVICE.get(code, "Look at its disk and its permissions.")
+        advice = _ADVICE.get(_code(error), "Look at its disk and its permissions.")
         translated = StoreError(f"The store {self.path} cannot be used: {error}. {advice}")
         translated.__cause__ = error
         return translated
 
 
+def _code(error: Exception) -> str:
+    """Give what an error of SQLite is, in its words; an empty text for another one."""
+    if not isinstance(error, sqlite3.Error):
+        return ""
+    return getattr(error, "sqlite_errorname", "SQLITE_CORRUPT").removeprefix("SQLITE_").partition("_")[0]
+
+
+# Not FULL: what is small may still have room, and what removes something makes some.
+_FOR_ALL = ("BUSY", "LOCKED", "IOERR", "READONLY", "CANTOPEN", "CORRUPT", "NOTADB")
+"""Failures that are the same for whatever is tried: to try each job by itself takes its time for nothing."""
 _DAMAGED = "Nothing was changed. Put back a good copy, or move the file away to begin with an empty store."
 _ADVICE = {
     "CORRUPT": _DAMAGED,
@@ -331,6 +321,7 @@ class MemoryStore(SqliteStore):
         super().__init__(":memory:")
         self._held: set[str] = set()
         self._connection = self._connect()
+        self._is_open = True
         weakref.finalize(self, self._connection.close)
 
     async def open(self) -> None:
@@ -348,6 +339,10 @@ class MemoryStore(SqliteStore):
 
     def _is_held(self, key: str) -> bool:
         return key in self._held
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        yield
 
     async def _off_loop(self, jobs: list[_Job]) -> list[Any]:
         return self._do(jobs)

@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import sqlite3
 import time
+import uuid
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 from slim_actors.errors import Busy, StoreError
 from slim_actors.store import Change, Died, Ended, Handled, Put, Released, Save, Token, Verdict
 
-__all__ = ["MOST_BYTES", "MOST_MESSAGES", "SCHEMA", "SCHEMA_VERSION", "apply", "take_claim"]
+__all__ = [
+    "MOST_BYTES",
+    "MOST_MESSAGES",
+    "SCHEMA",
+    "SCHEMA_VERSION",
+    "apply",
+    "check",
+    "prepare",
+    "take_claim",
+]
 
 MOST_MESSAGES = 100_000
 MOST_BYTES = 256 * 1024 * 1024
 """What the outbox may hold, with the dead letters in it."""
 
 _RETRY_AFTER = 1.0
+_APPLICATION = 0x534C4143
+_REMEMBER_SOURCES = 30 * 24 * 3600.0
 
 SCHEMA_VERSION = 1
 SCHEMA = (
@@ -56,6 +69,54 @@ SCHEMA = (
     ),
 )
 _THIS = "receiver = ? AND source = ? AND number = ?"
+
+
+def check(connection: sqlite3.Connection, path: Path) -> None:
+    """Refuse a database that is no store, or a newer one; change nothing.
+
+    Raises:
+        StoreError: It is; the text names its file.
+    """
+    # All as it is at one moment: another process may be making the store.
+    connection.execute("BEGIN")
+    ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_schema")
+    ((application,),) = connection.execute("PRAGMA application_id")
+    ((version,),) = connection.execute("PRAGMA user_version")
+    connection.execute("COMMIT")
+    if application != _APPLICATION and (tables or application):
+        raise StoreError(f"{path} is a database of another program: give another file.")
+    if version > SCHEMA_VERSION:
+        raise StoreError(
+            f"The store {path} has version {version}, and this program knows {SCHEMA_VERSION}: "
+            "update slim-actors."
+        )
+
+
+def prepare(connection: sqlite3.Connection) -> str:
+    """Make the tables where there are none, and forget what is too old; give the id of the store."""
+    ((found,),) = connection.execute("PRAGMA quick_check(1)")
+    if found != "ok":
+        raise sqlite3.DatabaseError(found)
+    connection.execute("BEGIN IMMEDIATE")
+    ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_schema")
+    if not tables:
+        for statement in SCHEMA:
+            connection.execute(statement)
+        connection.execute("INSERT INTO store (id) VALUES (?)", (uuid.uuid4().hex,))
+        connection.execute(f"PRAGMA application_id = {_APPLICATION}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    # A clock that is wrong once must not have everything forgotten.
+    ((newest,),) = connection.execute("SELECT coalesce(max(heard), 0) FROM sources")
+    forgotten = (min(time.time(), newest) - _REMEMBER_SOURCES,)
+    connection.execute(
+        "DELETE FROM handled WHERE (receiver, source) IN "
+        "(SELECT receiver, source FROM sources WHERE heard < ?)",
+        forgotten,
+    )
+    connection.execute("DELETE FROM sources WHERE heard < ?", forgotten)
+    connection.execute("COMMIT")
+    ((store,),) = connection.execute("SELECT id FROM store")
+    return str(store)
 
 
 def apply(connection: sqlite3.Connection, change: Change) -> None:
@@ -115,12 +176,13 @@ def take_claim(
 ) -> Verdict:
     """See `Store.claim`."""
     source = (token.receiver, token.source)
-    known = connection.execute("SELECT below FROM sources WHERE receiver = ? AND source = ?", source)
-    ((floor,),) = known.fetchall() or [(-1,)]
+    known = connection.execute("SELECT below, heard FROM sources WHERE receiver = ? AND source = ?", source)
+    ((floor, heard),) = known.fetchall() or [(-1, 0.0)]
     if below > floor:
         connection.execute(
             "INSERT OR REPLACE INTO sources (receiver, source, below, heard) VALUES (?, ?, ?, ?)",
-            (*source, below, time.time()),
+            # Never earlier than before: the clock may be wrong now.
+            (*source, below, max(heard, time.time())),
         )
         # What is being handled stays: its holder will say that it was.
         connection.execute(

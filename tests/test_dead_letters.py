@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import pytest
 
-from slim_actors import Anycast, Middleware, Runtime, Sending, deadletters
+from slim_actors import Anycast, Middleware, Runtime, Sending, StoreError, deadletters
 from tests.agents_for_tests import Fail, Say, Worker
 from tests.conftest import World, eventually
 
@@ -45,3 +46,15 @@ async def test_dead_letters_have_no_more_bytes_than_a_mailbox(
     await sender.tell(WORKER, Fail("5" + "x" * 20_000))
     await until_dead(host, 6)
     assert [letter.message.text[0] for letter in host.dead_letters] == ["5"]
+
+
+async def test_after_its_runtime_has_ended_durable_ones_cannot_be_taken_and_that_is_said(
+    endpoint: str, tmp_path: Path
+) -> None:
+    async with Runtime(endpoint, store=tmp_path / "store.db") as runtime:
+        await runtime.spawn(Worker)
+        await runtime.tell(WORKER, Fail("in vain"), durable=True)
+        await eventually(lambda: [letter.number for letter in runtime.dead_letters] == [1])
+    with pytest.raises(StoreError, match="is closed"):
+        await runtime.dead_letters.take()
+    assert len(runtime.dead_letters) == 1

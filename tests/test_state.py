@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import resource
 import signal
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,8 +27,11 @@ from slim_actors import (
     State,
     StoreError,
     handler,
+    tables,
 )
-from slim_actors.sqlite import SqliteStore
+from slim_actors.locks import FileLocks
+from slim_actors.sqlite import SqliteStore, _Job
+from slim_actors.store import Handled, Save, Snapshot, Token
 from slim_actors.testing import MemoryStore, TestRuntime
 from tests.conftest import Starter, World, eventually
 from tests.keeping import LEDGER, Add, Enter, Ledger, Read, Spoil
@@ -258,8 +265,91 @@ async def test_a_file_that_is_no_store_is_refused(
         connection = sqlite3.connect(file)
         connection.execute(content)
         connection.close()
+    before = file.read_bytes()
     with pytest.raises(StoreError, match=sentence):
         await SqliteStore(file).open()
+    # Nothing was changed, in it or beside it.
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
+
+
+async def test_a_store_that_is_closed_says_so(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.db")
+    with pytest.raises(StoreError, match="is closed"):
+        await store.load("a")
+    await store.open()
+    await store.close()
+    with pytest.raises(StoreError, match="is closed"):
+        await store.load("a")
+
+
+async def test_whatever_goes_wrong_in_a_store_nobody_waits_for_ever(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "store.db")
+    await store.open()
+    store._executor.shutdown()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        await store.load("a")
+
+
+async def test_many_who_wait_for_a_locked_store_are_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqliteStore(tmp_path / "store.db")
+    await store.open()
+    tries: list[int] = []
+    transaction = store._transaction
+
+    def counted(jobs: list[_Job]) -> list[Any]:
+        tries.append(len(jobs))
+        return transaction(jobs)
+
+    monkeypatch.setattr(store, "_transaction", counted)
+    store._connection.execute("PRAGMA busy_timeout = 0")
+    with contextlib.closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        saves = [store.commit(Save(f"{number}", Snapshot(1, b"x"))) for number in range(20)]
+        outcomes = await asyncio.gather(*saves, return_exceptions=True)
+    assert all(isinstance(each, StoreError) and "kept it locked" in str(each) for each in outcomes)
+    assert tries == [20]
+    await store.close()
+
+
+async def test_who_cannot_see_whether_a_lock_is_held_does_not_take_it_for_free(tmp_path: Path) -> None:
+    locks = FileLocks(tmp_path / "locks", "owner/")
+    held = locks.hold("a")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # No file can be opened any more.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(StoreError, match="cannot be looked at: Too many open files"):
+            locks.is_held("a")
+        locks.sweep()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert locks.is_held("a")
+    assert not locks.is_held("b")
+    held.release()
+
+
+@pytest.mark.parametrize("years", [-50, 50])
+async def test_a_clock_that_was_wrong_for_one_life_has_nothing_forgotten(
+    tmp_path: Path, years: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqliteStore(tmp_path / "store.db")
+    token, now = Token("t/t/receiver", "source", 7), time.time()
+
+    async def verdict(at: float, below: int) -> str:
+        monkeypatch.setattr(tables, "time", SimpleNamespace(time=lambda: at))
+        await store.open()
+        found = await store.claim(token, below, "owner/a")
+        if found.kind == "mine":
+            await store.commit(Handled(token, "owner/a"))
+        await store.close()
+        return found.kind
+
+    assert await verdict(now, 1) == "mine"
+    assert await verdict(now + years * 365 * 24 * 3600, 2) == "handled"
+    assert await verdict(now, 3) == "handled"
 
 
 async def test_a_state_with_a_wrong_checksum_is_refused(tmp_path: Path) -> None:
