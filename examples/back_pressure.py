@@ -41,4 +41,5 @@ async def main() -> None:
     # Leaving the runtime finishes what was accepted.
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

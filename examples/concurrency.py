@@ -32,4 +32,5 @@ async def main() -> None:
         print(await asyncio.gather(*(runtime.ask(route, Fetch(number), timeout=5) for number in range(5))))
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

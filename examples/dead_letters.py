@@ -38,4 +38,5 @@ async def main() -> None:
         print(letter.message, "to", letter.recipient.name, "died of", letter.cause)
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

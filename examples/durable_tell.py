@@ -61,4 +61,5 @@ async def main() -> None:
                 print(letter.message, "died of", letter.cause)
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

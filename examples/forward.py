@@ -40,4 +40,5 @@ async def main() -> None:
         print(await runtime.ask(desk, Question("music", "Yesterday")))
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -48,4 +48,5 @@ async def main() -> None:
         print(f"every ask was answered; the fragile replica ended with {await replica.wait()}")
 
 
-asyncio.run(fragile_replica() if "fragile" in sys.argv else main())
+if __name__ == "__main__":
+    asyncio.run(fragile_replica() if "fragile" in sys.argv else main())

@@ -47,4 +47,5 @@ async def main() -> None:
         await life(Path(folder) / "counter.db", 4, -100, 0)
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

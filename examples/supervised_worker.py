@@ -53,4 +53,5 @@ async def main() -> None:
         print("gave up:", str(failure).partition("has stopped: ")[2])
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

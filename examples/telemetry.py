@@ -45,4 +45,5 @@ def show(parent: trace.SpanContext | None, indent: str) -> None:
             show(span.context, f"{indent}  ")
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

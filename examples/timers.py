@@ -38,4 +38,5 @@ async def main() -> None:
         await countdown.launched.wait()
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

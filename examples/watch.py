@@ -49,4 +49,5 @@ async def main() -> None:
         # Leaving the runtime stops the parent; the child that is left stops before it.
 
 
-asyncio.run(main())
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -6,7 +6,10 @@ from typing import Literal
 
 import msgspec
 
-__all__ = ["Assignment", "Report", "Task"]
+__all__ = ["KILL_AFTER", "Assignment", "Report", "Task"]
+
+KILL_AFTER = 5.0
+"""Seconds on top of the drain: the goodbyes, and the agent's own ``stopped``, are not part of it."""
 
 
 class Task(msgspec.Struct, frozen=True):

@@ -383,7 +383,8 @@ class Cell:
         envelope.fail(error)
         if envelope.was_accepted and not envelope.wants_reply:
             self._dead_letters.add(
-                DeadLetter(envelope.message, envelope.sender, self.address, error, envelope.context)
+                DeadLetter(envelope.message, envelope.sender, self.address, error, envelope.context),
+                envelope.size,
             )
 
     def quiet_if_idle(self) -> None:

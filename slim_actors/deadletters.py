@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from attrs import field, frozen
 
+from slim_actors import wire
 from slim_actors.middleware import Hooks
 from slim_actors.names import Address
 
-__all__ = ["DeadLetter", "DeadLetters"]
+__all__ = ["DeadLetter", "DeadLetters", "Kept"]
 
-_KEPT = 1000
+_MOST_LETTERS = 1000
+_MOST_BYTES = 64 * 1024 * 1024
 
 
 @frozen
@@ -44,8 +45,28 @@ class DeadLetter:
         return f"{type(self.message).__name__} from {self.sender} died at {self.recipient}: {self.cause}"
 
 
+class Kept(Protocol):
+    """The durable dead letters, in the store."""
+
+    async def dead(self, after: int) -> list[DeadLetter]:
+        """Give the first ones with a higher number than this; none where there are no more.
+
+        Raises:
+            StoreError: They cannot be read.
+        """
+
+    async def forget(self, numbers: tuple[int, ...]) -> None:
+        """Remove some from the store.
+
+        Raises:
+            StoreError: They cannot be removed.
+        """
+
+
 class DeadLetters:
-    """The last 1,000 dead letters of a runtime, oldest first.
+    """The last 1,000 dead letters of a runtime, oldest first; fewer if they have 64 MiB together.
+
+    A durable one that had to make room for others is still in the store, and `take` gives it too.
 
     Example:
         .. code-block:: python
@@ -56,27 +77,40 @@ class DeadLetters:
 
     def __init__(self, hooks: Hooks) -> None:
         self._hooks = hooks
-        self._letters: deque[DeadLetter] = deque(maxlen=_KEPT)
+        self._letters: deque[tuple[DeadLetter, int]] = deque()
+        """Each with its bytes."""
+        self._bytes = 0
         self.total = 0
         """How many there were in all."""
-        self.forget: Callable[[tuple[int, ...]], Awaitable[None]] | None = None
-        """Removes durable ones from the store."""
+        self.kept: Kept | None = None
+        """Those in the store, while there is one."""
 
     def __len__(self) -> int:
         return len(self._letters)
 
     def __iter__(self) -> Iterator[DeadLetter]:
-        return iter(tuple(self._letters))
+        return iter([letter for letter, _ in self._letters])
 
-    def add(self, letter: DeadLetter) -> None:
-        """Keep a letter, and tell the hooks."""
+    def add(self, letter: DeadLetter, size: int = 0) -> None:
+        """Keep a letter, and tell the hooks.
+
+        Args:
+            letter: The letter.
+            size: Bytes of its message, for one that has no form on the wire from which it could be seen.
+        """
         self.total += 1
-        self._letters.append(letter)
+        self._keep(letter, size)
         self._hooks.call(self._hooks.dead_letter, letter)
 
-    def recall(self, letter: DeadLetter) -> None:
-        """Keep a letter that was told of in an earlier life."""
-        self._letters.append(letter)
+    async def recall(self) -> int:
+        """Show what the store has from other lives, which were told of it; give how many there are."""
+        known, count, after = {letter.number for letter in self}, 0, 0
+        while self.kept is not None and (found := await self.kept.dead(after)):
+            for letter in found:
+                if letter.number not in known:
+                    self._keep(letter)
+            count, after = count + len(found), found[-1].number
+        return count
 
     async def take(self) -> list[DeadLetter]:
         """Give all, and forget them; durable ones leave the store, where they are kept until then.
@@ -90,11 +124,35 @@ class DeadLetters:
                 for letter in await runtime.dead_letters.take():
                     await runtime.tell(Anycast("demo/ns/clinic"), str(letter))
         """
-        taken = list(self._letters)
-        kept = tuple(letter.number for letter in taken if letter.number)
-        if kept and self.forget is not None:
-            await self.forget(kept)
-        for letter in taken:
-            with contextlib.suppress(ValueError):
-                self._letters.remove(letter)
-        return taken
+        shown = list(self)
+        numbers = {letter.number for letter in shown if letter.number}
+        others: list[DeadLetter] = []
+        if self.kept is not None:
+            after = 0
+            while found := await self.kept.dead(after):
+                others += [letter for letter in found if letter.number not in numbers]
+                after = found[-1].number
+            numbers.update(letter.number for letter in others)
+            if numbers:
+                await self.kept.forget(tuple(numbers))
+        gone = set(map(id, shown))
+        # One that died meanwhile may be among the others.
+        left = [one for one in self._letters if id(one[0]) not in gone and one[0].number not in numbers]
+        self._letters = deque(left)
+        self._bytes = sum(size for _, size in left)
+        return others + shown
+
+    def _keep(self, letter: DeadLetter, size: int = 0) -> None:
+        size = _size(letter.message, size) + _size(letter.context, 0)
+        self._letters.append((letter, size))
+        self._bytes += size
+        while len(self._letters) > _MOST_LETTERS or (self._bytes > _MOST_BYTES and len(self._letters) > 1):
+            self._bytes -= self._letters.popleft()[1]
+
+
+def _size(value: Any, otherwise: int) -> int:
+    # Measured anew: of messages that came in one frame, only the size of all together is known.
+    try:
+        return len(wire.encode(value))
+    except Exception:  # noqa: BLE001 (a class of the user's own may raise anything)
+        return otherwise

@@ -25,6 +25,7 @@ ANYTHING = "*"
 """Stands for every type, where a handler takes anything."""
 
 _UNTYPED = "receive"
+_HOOKS = ("started", "stopped")
 _MOST_PARAMETERS = 3
 _MOST_ALIKE, _LONG_NAME = 256, 256
 """What a peer may have remembered of the names that it makes up."""
@@ -173,6 +174,7 @@ def declare(cls: type, name: str | None, scope: Mapping[str, Any]) -> Declaratio
     signals: dict[str, Handler] = {}
     timers: list[Timer] = []
     for method, function in _methods(cls):
+        _check_method(f"{cls.__name__}.{method}", function)
         if hasattr(function, TIMER_MARK):
             timers.append(_timer(cls, method, function))
         if not hasattr(function, HANDLER_MARK) and method != _UNTYPED:
@@ -201,6 +203,13 @@ def _methods(cls: type) -> list[tuple[str, Any]]:
     names = [name for base in reversed(cls.__mro__) for name in vars(base)]
     found = ((name, getattr(cls, name, None)) for name in dict.fromkeys(names))
     return [(name, function) for name, function in found if inspect.isfunction(function)]
+
+
+def _check_method(label: str, function: Any) -> None:
+    if function.__name__ in _HOOKS and not inspect.iscoroutinefunction(function):
+        raise DeclarationError(f"{label} must be declared with async def.")
+    if hasattr(function, TIMER_MARK) and hasattr(function, HANDLER_MARK):
+        raise DeclarationError(f"{label} is either a handler or runs by every(...), not both.")
 
 
 def _timer(cls: type, method: str, function: Any) -> Timer:
@@ -253,6 +262,8 @@ def _others(
     for name in names:
         written = _written(function).get(name)
         flows = "AsyncIter" in written if isinstance(written, str) else get_origin(written) in _FLOWS
+        if not flows and not _may_be_context(written):
+            raise DeclarationError(f"{label}: {name!r} gets the Context, and is annotated with {written!r}.")
         if flows:
             items = (get_args(_annotation(label, function, name, scope)) or (Any,))[0]
         takes.append("items" if flows else "ctx")
@@ -282,6 +293,11 @@ else:
         """Give the annotations, as text where they are text."""
         annotations: Mapping[str, Any] = function.__annotations__
         return annotations
+
+
+def _may_be_context(written: Any) -> bool:
+    text = written if isinstance(written, str) else getattr(written, "__name__", "Any")
+    return text in {"Any", "object"} or "Context" in text
 
 
 def _annotation(label: str, function: Any, parameter: str, scope: Mapping[str, Any]) -> Any:

@@ -143,7 +143,10 @@ class Cancelled(DeliveryError):
 
 
 class Stopped(DeliveryError):
-    """The receiver is stopping and did not start the message; another replica may take it."""
+    """The receiver is stopping and did not start the message; another replica may take it.
+
+    Where the text says so, it is the sender that was stopped, before anybody was found.
+    """
 
     code = "stopped"
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import frozen
+from attrs import Attribute, field, frozen
 
-from slim_actors.routes import Route
+from slim_actors.routes import Route, check_route
 
 __all__ = ["Forward"]
+
+
+def _is_route(_: Any, __: Attribute[Route], value: Route) -> None:
+    check_route(value)
 
 
 @frozen
@@ -23,6 +27,9 @@ class Forward:
         route: Where the message goes.
         message: What that agent gets.
 
+    Raises:
+        ConfigurationError: The route is none.
+
     Example:
         .. code-block:: python
 
@@ -31,5 +38,5 @@ class Forward:
                 return Forward(Anycast(f"acme/experts/{message.topic}"), message)
     """
 
-    route: Route
+    route: Route = field(validator=_is_route)
     message: Any

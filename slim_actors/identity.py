@@ -113,8 +113,10 @@ class Jwt:
         key: File with the private key that signs: PEM, PKCS#8.
         trust: File with the keys to believe: a public key or certificates in PEM, a JWKS (RFC 7517), or a
             bundle with a JWKS for each trust domain. Read again when it changes: a key that is removed is
-            believed no longer, at once; one that is added counts from the next start, for SLIM, which checks
-            the set-up of sessions, reads it then. Only what is shown to a node (``auth=``) can do without.
+            believed no longer, at once, and if it was the last one nobody is; a file that makes no sense, or
+            is gone, changes nothing and is logged. One that is added counts from the next start, for SLIM,
+            which checks the set-up of sessions, reads it then. Only what is shown to a node (``auth=``) can
+            do without.
         audience: What the tokens are for; a peer's token must name one of them.
         issuer: Who vouches for the tokens; those of peers must come from the same.
         subject: Whom the tokens name. By default the SLIM name of each agent. In tokens it has an ending for

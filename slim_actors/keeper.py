@@ -220,6 +220,7 @@ class Keeper:
         if self._state is not None:
             now = self._state.snapshot(self._agent)
             if now != self._now:
+                self._state.check(now)
                 self._now = now
                 changes.append(Save(f"{self._name}/{slot()}", now))
         if parcels:

@@ -101,6 +101,8 @@ def _from_name(place: str) -> ModuleType:
 
 _local_folders: set[Path] = set()
 
+_RUNS = "asyncio.run() cannot be called"
+
 
 def _search(*folders: Path) -> None:
     _local_folders.update(folders)
@@ -121,9 +123,12 @@ def _guarded(load: object, place: str) -> ModuleType:
         ) from None
     except (Exception, SystemExit) as error:  # noqa: BLE001 (a user's module may raise anything)
         frames = traceback.extract_tb(error.__traceback__)
-        where = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else place
+        # That of the user, who does not look for his mistake in a library that he calls.
+        own = [frame for frame in frames if _is_local(Path(frame.filename))] or frames
+        where = f"{own[-1].filename}, line {own[-1].lineno}" if own else place
+        hint = ' Put what starts it under if __name__ == "__main__".' if _RUNS in str(error) else ""
         raise ConfigurationError(
-            f"{place} fails on import with {type(error).__name__}: {error} ({where})."
+            f"{place} fails on import with {type(error).__name__}: {error} ({where}).{hint}"
         ) from None
     assert isinstance(module, ModuleType), "a loader gives a module"
     return module

@@ -41,7 +41,8 @@ def configure(agent: str = "") -> None:
     form = _choice(FORMAT_VARIABLE, _FORMATS, "auto")
     level = _choice(LEVEL_VARIABLE, _LEVELS, "warning")
     if form == "auto":
-        form = "text" if sys.stderr.isatty() else "json"
+        # Closed by whoever started the program, it is None.
+        form = "text" if sys.stderr and sys.stderr.isatty() else "json"
     handler = logging.StreamHandler()
     if form == "json":
         handler.setFormatter(JsonFormatter(agent))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
+from slim_actors.errors import ConfigurationError
 from slim_actors.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -125,6 +126,9 @@ class Hooks:
 
     def __init__(self, middleware: Iterable[Middleware] = ()) -> None:
         middleware = tuple(middleware)
+        for one in middleware:
+            if not isinstance(one, Middleware):
+                raise ConfigurationError(f"{one!r} is no middleware: give instances of Middleware.")
         self.running = self._overridden(middleware, "running")
         self.sending = self._overridden(middleware, "sending")
         self.received = self._overridden(middleware, "received")

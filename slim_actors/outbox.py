@@ -50,6 +50,7 @@ __all__ = ["NO_STORE", "Outbox"]
 NO_STORE = "A durable tell needs a store: Runtime(store=...), or run --store FILE."
 
 _AT_ONCE = 64
+_DEAD_AT_ONCE = 100
 _ATTEMPT = 60.0
 """Seconds that one attempt may take, in the mailbox and in the handler."""
 
@@ -104,11 +105,11 @@ class Outbox:
         try:
             self._hold = self.store.hold(self.owner)
             await self.store.adopt(self.owner)
+            self._dead_letters.kept = self
             await self._recall()
         except BaseException:
             await self.close_store()
             raise
-        self._dead_letters.forget = self._forget
 
     def start(self) -> None:
         """Begin to deliver what is there, also what processes that died have left."""
@@ -181,8 +182,11 @@ class Outbox:
     async def _look(self) -> None:
         while True:
             try:
-                for route in await self.store.adopt(self.owner):
+                adopted = await self.store.adopt(self.owner)
+                for route in adopted.routes:
                     self._lane(route).look()
+                if adopted.has_dead:
+                    await self._recall()
             except StoreError as error:
                 _logger.warning("The outbox waits for its store: %s", error)
             await asyncio.sleep(_LOOK_EVERY)
@@ -222,20 +226,27 @@ class Outbox:
         self._dead_letters.add(self._letter(parcel, cause))
 
     async def _recall(self) -> None:
-        """Show the dead letters of earlier lives."""
-        for parcel in await self.store.dead(self.owner):
+        """Show the dead letters of earlier lives, and of other processes that have ended."""
+        count = await self._dead_letters.recall()
+        if count:
+            _logger.warning("%d dead letters wait in the store", count)
+
+    async def dead(self, after: int) -> list[DeadLetter]:
+        """See `Kept.dead`."""
+        letters = []
+        for parcel in await self.store.dead(self.owner, after, _DEAD_AT_ONCE):
             assert parcel.cause is not None, "the dead have a cause"
             cause = from_wire(*msgspec.msgpack.decode(parcel.cause))
-            self._dead_letters.recall(self._letter(parcel, cause))
-        if len(self._dead_letters):
-            _logger.warning("%d dead letters wait in the store", len(self._dead_letters))
+            letters.append(self._letter(parcel, cause))
+        return letters
+
+    async def forget(self, numbers: tuple[int, ...]) -> None:
+        """See `Kept.forget`."""
+        await self.store.commit(Ended(numbers))
 
     def _letter(self, parcel: Parcel, cause: DeliveryError) -> DeadLetter:
         message, recipient = msgspec.msgpack.decode(parcel.body), Address(parcel.target)
         return DeadLetter(message, Address(self._name), recipient, cause, number=parcel.number)
-
-    async def _forget(self, numbers: tuple[int, ...]) -> None:
-        await self.store.commit(Ended(numbers))
 
 
 class _Lane:

@@ -2,7 +2,7 @@
 
 What happens goes out as JSON lines on a file descriptor. Its standard input is a lifeline: the first line is
 the `Assignment`, the second says that the replica may connect, and when the supervisor is gone, however it
-went, it ends, and the replica drains and ends too.
+went, it ends, and the replica drains and ends too, also where a handler blocks its event loop.
 """
 
 from __future__ import annotations
@@ -10,14 +10,17 @@ from __future__ import annotations
 import asyncio
 import faulthandler
 import os
+import select
 import signal
 import sys
+import threading
+import time
 import traceback
 from typing import Any
 
 import msgspec
 
-from slim_actors.assignment import Assignment, Report, Task
+from slim_actors.assignment import KILL_AFTER, Assignment, Report, Task
 from slim_actors.errors import SlimActorsError
 from slim_actors.exits import Exit, exit_code
 from slim_actors.loader import load_agent, local_files
@@ -49,6 +52,7 @@ def serve() -> int:
     # Byte code knows its source by the second, and a reload may come within one.
     sys.dont_write_bytecode = sys.dont_write_bytecode or task.tell_files
     os.set_inheritable(task.reports, False)  # noqa: FBT003 (the signature of the standard library)
+    threading.Thread(target=_outlive, args=(task.drain,), name="lifeline", daemon=True).start()
     try:
         asyncio.run(_run(task))
     except SlimActorsError as error:
@@ -57,7 +61,7 @@ def serve() -> int:
     except Exception as error:  # noqa: BLE001 (what the agent's started or stopped raised)
         traceback.print_exc()
         text = f"The agent failed with {type(error).__name__}: {error}"
-        _report(task, Report("failed", message=_sentence(text)))
+        _report(task, Report("failed", message=_sentence(text), exit=Exit.GAVE_UP))
         return Exit.FAILED
     return Exit.OK
 
@@ -138,6 +142,16 @@ def _lifeline(stop: asyncio.Event, go: asyncio.Event) -> None:
     # To a handler that prints it must not be an error that nobody reads that any more.
     write_nowhere(1, 2)
     stop.set()
+
+
+def _outlive(drain: float) -> None:
+    """End this process when it is there still although the supervisor, which would kill it, has gone."""
+    lifeline = select.poll()
+    # For its end alone: what comes through it is the event loop's to read, as long as that runs.
+    lifeline.register(sys.stdin.fileno(), 0)
+    if any(event & select.POLLHUP for _, event in lifeline.poll()):
+        time.sleep(drain + KILL_AFTER)
+        os._exit(Exit.FAILED)
 
 
 def _sentence(text: str) -> str:

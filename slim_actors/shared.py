@@ -7,9 +7,18 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Generic, TypeVar
 
-__all__ = ["Shared"]
+from slim_actors.errors import Stopped
+
+__all__ = ["Shared", "sender_stopped"]
 
 T = TypeVar("T")
+
+
+def sender_stopped() -> Stopped:
+    """Make the error of whoever waits for what is made no longer: he himself was not cancelled."""
+    return Stopped(
+        "The runtime or the agent that sends this was stopped before anybody was found who takes it."
+    )
 
 
 class Shared(Generic[T]):
@@ -42,6 +51,7 @@ class Shared(Generic[T]):
         """Give the value; who comes while it is being made waits for the same one.
 
         Raises:
+            Stopped: It is made no longer.
             Exception: What making it raises.
         """
         making = self._making
@@ -60,6 +70,8 @@ class Shared(Generic[T]):
         self._waiting += 1
         try:
             await turn
+            if making.cancelled():
+                raise sender_stopped()
             return making.result()
         finally:
             turns.pop(turn, None)
@@ -67,7 +79,8 @@ class Shared(Generic[T]):
 
     async def stop(self) -> T | None:
         """Make it no longer; give what was made."""
-        if self._making is not None:
+        # Where it is made, without a turn for others: whoever ends it next may be cancelled meanwhile.
+        if self._making is not None and not self._making.done():
             self._making.cancel()
             await asyncio.wait([self._making])
         return self.value

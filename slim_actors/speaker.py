@@ -11,6 +11,7 @@ from slim_actors.call import Call
 from slim_actors.checks import is_number
 from slim_actors.errors import ConfigurationError, NodeUnreachable
 from slim_actors.routes import Route
+from slim_actors.routing.items import Items
 
 if TYPE_CHECKING:
     from aiostream.core import Stream
@@ -54,12 +55,13 @@ class Speaker(ABC):
     ) -> Call[Any]:
         call: Call[Any] = Call()
         expires = self._expires(timeout if timeout is None else checked(timeout))
+        flow = None if items is None else Items(items)
         router = self._ready_sender()
         if router is None:
-            call.coroutine = self._asked(call, route, message, expires, items)
+            call.coroutine = self._asked(call, route, message, expires, flow)
         else:
             # As nearly always; without a layer that only passes on what the router gives.
-            call.coroutine = router.ask(call, route, message, expires, self._travelling(), items)
+            call.coroutine = router.ask(call, route, message, expires, self._travelling(), flow)
         return call
 
     async def _asked(
@@ -68,7 +70,7 @@ class Speaker(ABC):
         route: Route | Pin,
         message: object,
         expires: float,
-        items: AsyncIterable[Any] | None,
+        items: Items | None,
     ) -> Any:
         router = await sender_by(self._sender, expires)
         return await router.ask(call, route, message, expires, self._travelling(), items)
@@ -100,11 +102,15 @@ class Speaker(ABC):
 
         patience = DEFAULT_TIMEOUT if checked(timeout) is None else timeout
         assert patience is not None, "the default stands in for None"
+        if items is not None:
+            # Now, and not when somebody iterates: the mistake is here.
+            Items(items)
 
         async def run() -> AsyncIterator[Any]:
+            flow = None if items is None else Items(items)
             expires = self._expires(patience)
             router = await sender_by(self._sender, expires)
-            async with router.stream(route, message, expires, self._travelling(), items) as replies:
+            async with router.stream(route, message, expires, self._travelling(), flow) as replies:
                 while await replies.more(patience):
                     # No coroutine for each: they would cost more than all the rest of it.
                     for reply in replies.ready():

@@ -30,6 +30,7 @@ from slim_actors.errors import StoreError
 from slim_actors.locks import FileLocks
 from slim_actors.store import (
     OWNER,
+    Adopted,
     Change,
     Ended,
     Hold,
@@ -166,33 +167,26 @@ class SqliteStore:
 
         return await self._run(work, _Mode.READ)
 
-    async def adopt(self, owner: str) -> list[str]:
+    async def adopt(self, owner: str) -> Adopted:
         """See `Store.adopt`."""
 
-        def work(connection: sqlite3.Connection) -> list[str]:
+        def work(connection: sqlite3.Connection) -> Adopted:
             others = connection.execute("SELECT DISTINCT owner FROM outbox WHERE owner != ?", (owner,))
+            has_dead = False
             for (other,) in others.fetchall():
                 if not self._is_held(other):
+                    has_dead = has_dead or bool(_dead(connection, other, 0, 1))
                     connection.execute("UPDATE outbox SET owner = ? WHERE owner = ?", (owner, other))
             routes = connection.execute(
                 "SELECT DISTINCT route FROM outbox WHERE owner = ? AND cause IS NULL", (owner,)
             )
-            return [route for (route,) in routes]
+            return Adopted([route for (route,) in routes], has_dead)
 
         return await self._run(work, _Mode.WRITE)
 
-    async def dead(self, owner: str) -> list[Parcel]:
+    async def dead(self, owner: str, after: int, limit: int) -> list[Parcel]:
         """See `Store.dead`."""
-
-        def work(connection: sqlite3.Connection) -> list[Parcel]:
-            rows = connection.execute(
-                f"SELECT {_PARCEL} FROM outbox WHERE owner = ? AND cause IS NOT NULL "  # noqa: S608
-                "ORDER BY number",
-                (owner,),
-            )
-            return [Parcel(*row) for row in rows]
-
-        return await self._run(work, _Mode.READ)
+        return await self._run(lambda connection: _dead(connection, owner, after, limit), _Mode.READ)
 
     def _is_held(self, key: str) -> bool:
         return self._locks.is_held(key)
@@ -366,6 +360,15 @@ class _MemoryHold:
     def release(self) -> None:
         """See `Hold.release`."""
         self._held.discard(self._key)
+
+
+def _dead(connection: sqlite3.Connection, owner: str, after: int, limit: int) -> list[Parcel]:
+    rows = connection.execute(
+        f"SELECT {_PARCEL} FROM outbox WHERE owner = ? AND cause IS NOT NULL AND number > ? "  # noqa: S608
+        "ORDER BY number LIMIT ?",
+        (owner, after, limit),
+    )
+    return [Parcel(*row) for row in rows]
 
 
 def _must_sync(changes: Iterable[Change]) -> bool:

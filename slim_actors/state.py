@@ -109,6 +109,14 @@ class State(Generic[T]):
         """
         return Snapshot(self._version, wire.encode_body(self.__get__(agent)))
 
+    def check(self, snapshot: Snapshot) -> None:
+        """Refuse a state that could not be restored, before it takes the place of one that can.
+
+        Raises:
+            MalformedMessage: It does not fit its class.
+        """
+        self._body.read(snapshot.data, "The state that this message leaves")
+
     def restore(self, agent: object, snapshot: Snapshot) -> None:
         """Give an agent a state that was kept.
 

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 __all__ = [
     "OWNER",
+    "Adopted",
     "Change",
     "Died",
     "Ended",
@@ -147,6 +148,18 @@ class Waiting(Struct, frozen=True):
     below: int
 
 
+class Adopted(Struct, frozen=True):
+    """What an owner has to do with, now that those of dead owners are its own too.
+
+    Attributes:
+        routes: The routes for which it has messages.
+        has_dead: Whether messages that died were among those of dead owners.
+    """
+
+    routes: list[str]
+    has_dead: bool
+
+
 class Hold(Protocol):
     """Something that one process has for itself."""
 
@@ -202,8 +215,8 @@ class Store(Protocol):
     async def waiting(self, owner: str, route: str, known: frozenset[int], limit: int) -> Waiting:
         """Give those of an owner's oldest messages for a route that it does not know yet."""
 
-    async def adopt(self, owner: str) -> list[str]:
-        """Make the messages of dead owners this owner's; give the routes for which it has any."""
+    async def adopt(self, owner: str) -> Adopted:
+        """Make the messages of dead owners this owner's."""
 
-    async def dead(self, owner: str) -> list[Parcel]:
-        """Give an owner's messages that died."""
+    async def dead(self, owner: str, after: int, limit: int) -> list[Parcel]:
+        """Give those of an owner's messages that died: the first ones with a higher number than ``after``."""

@@ -22,6 +22,9 @@ _time_to_log = Throttle()
 
 _PEM = "-----BEGIN "
 _CERTIFICATE = "-----BEGIN CERTIFICATE-----"
+_AS_BEFORE = "Those that were trusted before still are."
+_ODD = (ValueError, TypeError, KeyError, AttributeError, RecursionError)
+"""What reading a file raises in which something stands at a wrong place."""
 _CURVES = {"secp256r1": "ES256", "secp384r1": "ES384"}
 
 
@@ -55,7 +58,9 @@ def signing_algorithm(file: Path) -> str:
 
 
 class Trust:
-    """The keys in a file, read again when it changes; one without good keys changes nothing.
+    """The keys in a file, read again when it changes; one that makes no sense, or is gone, changes nothing.
+
+    One that is whole and has no keys counts: from then on nobody is believed.
 
     Args:
         file: A public key or certificates in PEM, a JWKS (RFC 7517), or a bundle: a JSON object with a JWKS,
@@ -70,6 +75,7 @@ class Trust:
         self._stamp: tuple[int, int] | None = None
         self._jwks: list[dict[str, Any]] = []
         self._keys: list[jwt.PyJWK] = []
+        self._is_gone = False
         self._load()
 
     @property
@@ -86,41 +92,59 @@ class Trust:
         return named or fitting
 
     def _load(self) -> None:
-        try:
-            state = self.file.stat()
-        except OSError as error:
-            if self._keys:
-                # Being replaced just now, perhaps; those that were trusted still are.
-                return
-            raise ConfigurationError(
-                f"The trusted keys {self.file} cannot be read: {error.strerror}."
-            ) from None
-        stamp = (state.st_mtime_ns, state.st_size)
+        stamp = self._stamp_now()
         if stamp == self._stamp:
             return
         try:
-            self._jwks, self._keys = self._parsed()
+            jwks, keys, odd = self._parsed()
         except ConfigurationError as error:
-            if not self._keys:
+            if self._stamp is None:
                 raise
-            # Being written in its place just now, perhaps. It is looked at again until it is whole.
+            # It is looked at again until it is whole.
             if _time_to_log(self):
-                _logger.warning("%s Those that were trusted before still are.", error)
+                _logger.warning("%s %s", error, _AS_BEFORE)
             return
-        self._stamp = stamp
+        if not keys and self._stamp is None:
+            raise ConfigurationError(odd or f"{self.file} holds no keys to trust.")
+        if not keys:
+            _logger.warning("%s holds no keys to trust any more: nobody is believed.", self.file)
+        elif odd:
+            _logger.warning("%s It is left out.", odd)
+        self._jwks, self._keys, self._stamp = jwks, keys, stamp
 
-    def _parsed(self) -> tuple[list[dict[str, Any]], list[jwt.PyJWK]]:
+    def _stamp_now(self) -> tuple[int, int] | None:
+        """Give what tells one content of the file from the next; the last one, if it is gone."""
+        try:
+            state = self.file.stat()
+        except OSError as error:
+            wrong = ConfigurationError(f"The trusted keys {self.file} cannot be read: {error.strerror}.")
+            if self._stamp is None:
+                raise wrong from None
+            # Being replaced just now, perhaps.
+            if not self._is_gone:
+                self._is_gone = True
+                _logger.warning("%s %s", wrong, _AS_BEFORE)
+            return self._stamp
+        self._is_gone = False
+        return state.st_mtime_ns, state.st_size
+
+    def _parsed(self) -> tuple[list[dict[str, Any]], list[jwt.PyJWK], str]:
+        """Give the keys that can be used, in both forms, and what is wrong with another one, if any is."""
         import jwt
 
         text = read_text(self.file, "file of trusted keys")
-        jwks = _from_pem(text, self.file) if _PEM in text else _from_json(text, self.file)
-        try:
-            keys = [jwt.PyJWK(key) for key in jwks]
-        except (jwt.PyJWTError, ValueError, TypeError) as error:
-            raise ConfigurationError(f"{self.file} has a key that cannot be used: {error}.") from None
-        if not keys:
-            raise ConfigurationError(f"{self.file} holds no keys to trust.")
-        return jwks, keys
+        found = _from_pem(text, self.file) if _PEM in text else _from_json(text, self.file)
+        jwks, keys, odd = [], [], ""
+        for one in found:
+            try:
+                keys.append(jwt.PyJWK(one))
+            except (jwt.PyJWTError, *_ODD) as error:
+                # A new kind of key is no reason to believe one that is not in the file any more (RFC 7517,
+                # section 5).
+                odd = f"{self.file} has a key that cannot be used: {error}."
+            else:
+                jwks.append(one)
+        return jwks, keys, odd
 
 
 def _from_pem(text: str, file: Path) -> list[dict[str, Any]]:
@@ -154,17 +178,20 @@ def _from_json(text: str, file: Path) -> list[dict[str, Any]]:
             return _keys_of(found)
         sets = [json.loads(base64.b64decode(one)) if isinstance(one, str) else one for one in found.values()]
         return [key for one in sets for key in _keys_of(one)]
-    except (ValueError, TypeError, KeyError):
+    except _ODD:
         raise wrong from None
 
 
 def _keys_of(jwks: dict[str, Any]) -> list[dict[str, Any]]:
     keys: list[dict[str, Any]] = []
+    if not isinstance(jwks["keys"], list):
+        raise TypeError
     for key in jwks["keys"]:
-        # A key that only decrypts, or certifies, vouches for no token.
-        if key.get("use") not in (None, "sig", "jwt-svid") or key.get("kty") == "oct":
+        # A key that only decrypts, or certifies, vouches for no token; what is no key does even less.
+        if not isinstance(key, dict) or key.get("use") not in (None, "sig", "jwt-svid"):
             continue
-        keys.append(dict(key))
+        if key.get("kty") != "oct":
+            keys.append(dict(key))
     return keys
 
 

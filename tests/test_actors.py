@@ -25,6 +25,7 @@ from slim_actors import (
     Request,
     Runtime,
     Sending,
+    StreamRequest,
     UnhandledMessage,
     Unicast,
     every,
@@ -44,6 +45,11 @@ class Ask(Request[str]):
     path: list[str]
 
 
+@frozen
+class Split(StreamRequest[str]):
+    text: str
+
+
 class Hop(Agent):
     """Asks, or forwards to, the next agent of a path."""
 
@@ -60,13 +66,13 @@ class Hop(Agent):
         return Forward(Anycast(message[0]), message[1:])
 
     @handler
-    async def stream(self, message: Say) -> Any:
+    async def stream(self, message: Split) -> Any:
         return Forward(Anycast("test/ns/words"), message)
 
 
 class Words(Agent, name="test/ns/words"):
     @handler
-    async def words(self, message: Say) -> AsyncIterator[str]:
+    async def words(self, message: Split) -> AsyncIterator[str]:
         for word in message.text.split():
             yield word
 
@@ -103,7 +109,7 @@ async def test_forward_passes_errors_streams_and_tells_on(runtime: Runtime) -> N
         await runtime.ask(Anycast("test/ns/front"), "fail")
     await runtime.tell(Anycast("test/ns/front"), "noted")
     await eventually(lambda: worker.notes == ["noted"])
-    words = runtime.stream(Anycast("test/ns/a"), Say("to be or not to be"))
+    words = runtime.stream(Anycast("test/ns/a"), Split("to be or not to be"))
     assert [word async for word in words] == ["to", "be", "or", "not", "to", "be"]
 
 

@@ -166,6 +166,11 @@ def test_a_mistake_is_one_sentence_and_an_exit_code(
         ("class Agent(:\n", "line 1, does not parse"),
         ("import nothing_like_it\n", "fails on import with ModuleNotFoundError: .*nothing_like_it.*line 1"),
         ("1/0\n", "fails on import with ZeroDivisionError"),
+        (
+            "import asyncio\nasync def main(): ...\nwork = main()\n"
+            "try:\n    asyncio.run(work)\nfinally:\n    work.close()",
+            r"asyncio.run\(\) cannot .*agent.py, line 5\). Put what starts it under if __name__",
+        ),
         ("x = 1\n", "has no agent"),
         (
             "from slim_actors import Agent\n"
@@ -317,6 +322,26 @@ async def test_replicas_end_when_their_supervisor_is_killed(start: Starter, endp
     (joined,) = run.until(r"^joined.*pid (\d+)")
     run.process.kill()
     run.wait()
+    await eventually(lambda: not is_running(int(joined[1])))
+
+
+@pytest.mark.parametrize("blocking", ["time.sleep(3600)", "await asyncio.to_thread(time.sleep, 3600)"])
+async def test_a_replica_that_is_stuck_outlives_its_supervisor_by_the_drain_and_no_more(
+    start: Starter, endpoint: str, tmp_path: Path, blocking: str
+) -> None:
+    (tmp_path / "stuck.py").write_text(
+        "import asyncio, time\n"
+        "from slim_actors import Agent\n"
+        "class Stuck(Agent, name='t/t/stuck'):\n"
+        "    async def receive(self, message):\n"
+        "        print('stuck', flush=True)\n"
+        f"        {blocking}\n"
+    )
+    run = start("run", str(tmp_path / "stuck.py"), "--endpoint", endpoint, "--drain-timeout", "0")
+    (joined,) = run.until(r"^joined.*pid (\d+)")
+    start("send", "t/t/stuck", "x", "--endpoint", endpoint)
+    run.until("^stuck")
+    run.process.kill()
     await eventually(lambda: not is_running(int(joined[1])))
 
 

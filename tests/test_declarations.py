@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 from attrs import define, frozen
 
-from slim_actors import Agent, ConfigurationError, Context, DeclarationError, Mailbox, Request, handler
+from slim_actors import (
+    Agent,
+    ConfigurationError,
+    Context,
+    DeclarationError,
+    Forward,
+    Mailbox,
+    Request,
+    every,
+    handler,
+)
 from slim_actors.declaration import Declaration
 from slim_actors.factory import make
 
@@ -231,3 +241,33 @@ def test_spawning_takes_a_class_or_a_function_that_makes_an_agent() -> None:
     ]:
         with pytest.raises(DeclarationError, match=why):
             make(wrong)  # type: ignore[arg-type]
+
+
+def test_a_hook_that_is_not_async_is_refused() -> None:
+    with pytest.raises(DeclarationError, match=r"Bad.started must be declared with async def"):
+
+        class Bad(Agent, name="t/t/bad"):
+            def started(self, ctx: Context) -> None:  # type: ignore[override]
+                pass
+
+
+def test_a_parameter_that_could_not_get_what_it_is_annotated_with_is_refused() -> None:
+    with pytest.raises(DeclarationError, match="'number' gets the Context, and is annotated with 'int'"):
+
+        class Bad(Agent, name="t/t/bad"):
+            @handler
+            async def add(self, message: Say, number: int) -> None: ...
+
+
+def test_a_method_is_a_handler_or_a_timer() -> None:
+    with pytest.raises(DeclarationError, match="either a handler or runs by every"):
+
+        class Bad(Agent, name="t/t/bad"):
+            @handler
+            @every(seconds=1)
+            async def tick(self, ctx: Context) -> None: ...
+
+
+def test_forward_takes_a_route() -> None:
+    with pytest.raises(ConfigurationError, match="'a/b/c' is not a route"):
+        Forward("a/b/c", "x")  # type: ignore[arg-type]

@@ -26,7 +26,9 @@ from slim_actors import (
     TooLarge,
     UnhandledMessage,
     Unicast,
+    deadletters,
     handler,
+    outbox,
     tables,
 )
 from slim_actors.locks import FileLocks
@@ -150,6 +152,45 @@ async def test_what_can_never_be_handled_is_a_dead_letter_until_it_is_taken(
     assert list(again.dead_letters) == []
     assert count(again, "outbox") == 0
     assert await again.ask(ROUTE, Add(0)) == 0
+
+
+@pytest.mark.parametrize("life", ["this", "the next"])
+async def test_all_durable_dead_letters_can_be_taken_however_many(
+    world: World, stores: Stores, life: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadletters, "_MOST_LETTERS", 3)
+    monkeypatch.setattr(outbox, "_DEAD_AT_ONCE", 2)
+    host = await world.runtime(store=stores("host"))
+    await host.spawn(Ledger)
+    sender = await world.runtime(store=stores("sender"))
+    for number in range(8):
+        await sender.tell(ROUTE, {"no": number}, durable=True)
+    await eventually(lambda: sender.dead_letters.total == 8)
+    if life == "the next":
+        await sender.stop()
+        sender = await world.runtime(store=stores("sender"))
+    assert len(sender.dead_letters) == 3
+    taken = await sender.dead_letters.take()
+    assert sorted(letter.message["no"] for letter in taken) == list(range(8))
+    assert (len(sender.dead_letters), count(sender, "outbox")) == (0, 0)
+    assert await sender.dead_letters.take() == []
+
+
+async def test_dead_letters_of_a_process_that_ended_are_shown_and_can_be_taken(
+    world: World, stores: Stores
+) -> None:
+    heir = await world.runtime(store=stores("shared"))
+    host = await world.runtime(store=stores("host"))
+    await host.spawn(Ledger)
+    sender = await world.runtime(store=stores("shared"))
+    await sender.tell(ROUTE, {"no": "handler"}, durable=True)
+    await eventually(lambda: len(sender.dead_letters) == 1)
+    assert await heir.dead_letters.take() == []
+    await sender.stop()
+    await eventually(lambda: len(heir.dead_letters) == 1)
+    (letter,) = await heir.dead_letters.take()
+    assert letter.message == {"no": "handler"}
+    assert count(heir, "outbox") == 0
 
 
 async def test_one_that_failed_is_not_run_again(world: World, stores: Stores) -> None:
@@ -329,9 +370,9 @@ async def test_stores_keep_what_was_put_in_order(tmp_path: Path) -> None:
     assert ([each.number for each in waiting.parcels], waiting.below) == ([3, 4, 5], 1)
     with pytest.raises(StoreError, match=f"owner/a is held by process {os.getpid()}"):
         store.hold("owner/a")
-    assert await store.adopt("owner/b") == []
+    assert (await store.adopt("owner/b")).routes == []
     hold.release()
-    assert await store.adopt("owner/b") == ["r"]
+    assert (await store.adopt("owner/b")).routes == ["r"]
     await store.close()
 
 

@@ -14,6 +14,7 @@ from tests.agents_for_tests import Gate, Once, Wait, Worker
 from tests.conftest import Command, Starter, eventually, free_endpoint
 
 ALICE = "agntcy/ns/alice"
+_AWAY = "away; what is sent waits for it."
 JOINED = rf"^joined +replica (\d) {ALICE}/(\S+) \(pid (\d+)\)"
 
 
@@ -94,7 +95,7 @@ async def test_a_handler_is_cancelled_when_its_caller_disappears(start: Starter,
 
 @pytest.mark.parametrize("scheme", ["http", "unix", "ws"])
 async def test_everybody_goes_on_after_the_node_was_killed_and_started_again(
-    start: Starter, scheme: str, tmp_path: os.PathLike[str]
+    start: Starter, scheme: str, tmp_path: os.PathLike[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     where = free_endpoint()
     endpoint = {"http": where, "ws": where.replace("http", "ws"), "unix": f"unix://{tmp_path}/slim.sock"}[
@@ -121,6 +122,8 @@ async def test_everybody_goes_on_after_the_node_was_killed_and_started_again(
             assert call.peer is not None
             answered[call.peer.instance] += 1
         assert set(answered) == set(alices)
+    said = [record.getMessage() for record in caplog.records if record.name == "slim_actors.transport"]
+    assert said == [f"The SLIM node at {endpoint} is {what}" for what in (_AWAY, "back.")]
 
 
 async def test_a_message_that_is_sent_again_after_an_outage_runs_once(start: Starter) -> None:

@@ -319,13 +319,58 @@ def test_a_file_of_trusted_keys_that_is_being_written_leaves_those_trusted_that_
     trust = Trust(file)
     header = {"alg": "ES256"}
     (trusted,) = trust.keys(header)
-    for part in ("", whole[:20], '{"keys": []}'):
+    for part in ("", whole[:20], "[" * 100_000, "[]", "7", '{"keys": 7}', '{"a": {"b": []}}', '{"a": [1]}'):
         file.write_text(part)
         assert trust.keys(header) == [trusted]
     assert "Those that were trusted before still are" in caplog.text
     file.write_text(Trust(pki.folder / "bad.pub").jwks)
     (other,) = trust.keys(header)
     assert other != trusted
+
+
+@pytest.mark.parametrize(
+    "without",
+    ['{"keys": []}', '{"keys": [%s]}', "{}", '{"keys": [7, "x", null, {"kty": "AKP"}, {"kty": []}]}'],
+)
+def test_when_the_last_trusted_key_is_removed_nobody_is_believed(
+    without: str, pki: Pki, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "trust.jwks"
+    whole = Trust(pki.trust).jwks
+    file.write_text(whole)
+    credentials = credentials_of(StaticJwt(pki.token("x"), trust=file, audience=AUDIENCE), "a/b/c")
+    assert credentials is not None
+    token = pki.token("x").read_text()
+    assert credentials.verify(token).subject == "x"
+    (key,) = json.loads(whole)["keys"]
+    file.write_text(without.replace("%s", json.dumps({**key, "use": "enc"})))
+    with pytest.raises(Refused, match="not trusted here"):
+        credentials.verify(token)
+    assert "nobody is believed" in caplog.text
+    file.write_text(whole)
+    assert credentials.verify(token).subject == "x"
+
+
+def test_a_file_of_trusted_keys_that_is_gone_leaves_those_trusted_that_were_and_that_is_said_once(
+    pki: Pki, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "trust.jwks"
+    file.write_text(Trust(pki.trust).jwks)
+    trust = Trust(file)
+    file.unlink()
+    for _ in range(3):
+        assert len(trust.keys({"alg": "ES256"})) == 1
+    assert caplog.text.count("cannot be read") == 1
+
+
+def test_an_odd_entry_among_the_trusted_keys_is_left_out(
+    pki: Pki, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "trust.jwks"
+    (key,) = json.loads(Trust(pki.trust).jwks)["keys"]
+    file.write_text(json.dumps({"keys": [7, None, [], {"kty": "AKP"}, key]}))
+    assert json.loads(Trust(file).jwks) == {"keys": [key]}
+    assert "has a key that cannot be used" in caplog.text
 
 
 def test_trusted_keys_may_be_a_key_a_certificate_a_jwks_or_a_bundle(pki: Pki, tmp_path: Path) -> None:
@@ -351,6 +396,9 @@ def test_trusted_keys_may_be_a_key_a_certificate_a_jwks_or_a_bundle(pki: Pki, tm
     [
         ("", "holds no keys to trust"),
         ("{}", "holds no keys to trust"),
+        ("[" * 100_000, "holds no keys to trust"),
+        ('{"keys": [7]}', "holds no keys to trust"),
+        ('{"keys": 7}', "holds no keys to trust"),
         ('{"keys": []}', "holds no keys to trust"),
         ('{"keys": [{"kty": "EC"}]}', "has a key that cannot be used"),
         ("-----BEGIN PUBLIC KEY-----\nnonsense\n-----END PUBLIC KEY-----", "holds no public key"),

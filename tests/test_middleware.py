@@ -10,7 +10,18 @@ from typing import Any
 
 import pytest
 
-from slim_actors import Agent, Anycast, Busy, Context, Mailbox, Middleware, RemoteError, Runtime, Sending
+from slim_actors import (
+    Agent,
+    Anycast,
+    Busy,
+    ConfigurationError,
+    Context,
+    Mailbox,
+    Middleware,
+    RemoteError,
+    Runtime,
+    Sending,
+)
 from tests.agents_for_tests import Fail, Gate, Note, Say, Wait, Worker
 from tests.conftest import World, eventually
 from tests.storing import Stores
@@ -206,3 +217,9 @@ async def test_what_running_raises_on_entering_is_raised(world: World) -> None:
 
     with pytest.raises(LookupError, match="no such database"):
         await world.runtime(middleware=[Wrong()])
+
+
+async def test_what_is_no_middleware_is_refused() -> None:
+    for wrong in (Middleware, object()):
+        with pytest.raises(ConfigurationError, match="is no middleware: give instances of Middleware"):
+            Runtime(middleware=[wrong])  # type: ignore[list-item]

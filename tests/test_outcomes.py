@@ -5,6 +5,7 @@ from __future__ import annotations
 from slim_actors.mailbox import Envelope
 from slim_actors.names import Address
 from slim_actors.outcomes import ACCEPTED, Outcomes
+from slim_actors.testing import VirtualClock
 
 BOB = Address("a/b/c", "bob")
 
@@ -67,3 +68,23 @@ async def test_each_of_many_runs_is_found_until_it_is_forgotten() -> None:
     assert [number for number in last if outcomes.begin(envelope(number)) is ACCEPTED] == [
         number for number in last if number % 3
     ]
+
+
+async def test_an_outcome_is_remembered_for_120_seconds() -> None:
+    with VirtualClock() as clock:
+        outcomes = Outcomes()
+        outcomes.accept_all(BOB, range(1, 3))
+        clock.advance(119)
+        outcomes.accept_all(BOB, range(3, 5))
+        assert outcomes.begin(envelope(1)) is ACCEPTED
+        clock.advance(121)
+        outcomes.accept_all(BOB, range(5, 7))
+        assert outcomes.ids(BOB) == [3, 4, 5, 6]
+
+
+async def test_no_more_than_64_mib_of_outcomes_are_remembered() -> None:
+    outcomes, reply = Outcomes(), bytes(1024 * 1024)
+    for number in range(1, 101):
+        outcomes.begin(envelope(number))
+        outcomes.end(envelope(number), reply)
+    assert outcomes.ids(BOB) == [*range(37, 101)]

@@ -141,6 +141,23 @@ async def test_a_restart_with_a_broken_file_leaves_the_old_replicas_and_says_why
     assert set(asked.versions) == {"one"}
 
 
+async def test_a_restart_or_a_scaling_whose_agent_raises_at_its_start_has_failed(
+    start: Starter, endpoint: str, folder: Path
+) -> None:
+    agents = run(start, folder, endpoint)
+    await until(agents, "^joined")
+    fails = "    async def started(self, ctx): raise ValueError('no luck')\n"
+    (folder / "versioned.py").write_text(SOURCE + fails)
+    for words, failed in (
+        (["restart", NAME], "1 is not replaced"),
+        (["scale", NAME, "2"], "2 did not start"),
+    ):
+        command = start(*words)
+        assert await asyncio.to_thread(command.wait) == 5, command.output
+        sentence = f"error: Replica {failed}: The agent failed with ValueError: no luck.\n"
+        assert command.output == sentence, command.output
+
+
 async def test_a_restart_that_never_gets_ready_gives_way_to_the_next(
     start: Starter, endpoint: str, folder: Path
 ) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from aiostream import stream
@@ -14,12 +15,14 @@ from slim_actors import (
     Agent,
     Anycast,
     Backoff,
+    Context,
     DeliveryError,
     Expired,
     Forward,
     NodeUnreachable,
     NoRoute,
     PeerLost,
+    RemoteError,
     Runtime,
     Stopped,
     Unicast,
@@ -515,3 +518,104 @@ async def test_a_deadline_that_passes_before_anybody_is_found_says_that_nothing_
     with pytest.raises(Expired, match="before anybody was found") as caught:
         await test_runtime.ask(Unicast("test/ns/nobody", timeout=60), "x", timeout=1)
     assert not caught.value.may_have_run
+
+
+async def test_an_idempotent_message_is_tried_six_times_at_the_most(test_runtime: TestRuntime) -> None:
+    begun: list[str] = []
+
+    class Fragile(Agent, name="test/ns/fragile"):
+        @handler(idempotent=True)
+        async def die(self, message: str, ctx: Context) -> None:
+            begun.append(ctx.me.instance)
+            test_runtime.network.kill(ctx.me.instance)
+
+    for _ in range(9):
+        await test_runtime.spawn(Fragile)
+    with pytest.raises(PeerLost) as caught:
+        await test_runtime.ask(Anycast("test/ns/fragile"), "this takes you down", timeout=600)
+    assert caught.value.may_have_run
+    assert len(begun) == len({*begun}) == 6
+
+
+@pytest.mark.parametrize("mls", [False, True])
+async def test_an_agent_talks_with_the_others_of_its_name(world: World, *, mls: bool) -> None:
+    name = "test/ns/many"
+    told: list[str] = []
+
+    class One(Agent, name=name):
+        @handler
+        async def pass_on(self, message: str, ctx: Context) -> list[Any]:
+            others = [ref.address for ref in refs if ref.address != ctx.me]
+            (other,) = others
+            one = Unicast(name, instance=other.instance, mls=mls)
+            await ctx.tell(one, 1.5)
+            async with ctx.pin(one) as pinned:
+                answers = [
+                    await pinned.ask(1),
+                    await ctx.ask(one, 2),
+                    await ctx.ask(Anycast(name, mls=mls), 3),
+                ]
+            return [*answers, [item async for item in ctx.stream(one, b"")]]
+
+        @handler
+        async def answer(self, message: int, ctx: Context) -> str:
+            assert ctx.sender.name == f"{name}.self"
+            assert ctx.sender.subject == name
+            return f"{message} by {ctx.me.instance}"
+
+        @handler
+        async def take(self, message: float, ctx: Context) -> None:
+            told.append(ctx.me.instance)
+
+        @handler
+        async def items(self, message: bytes, ctx: Context) -> AsyncIterator[str]:
+            yield ctx.me.instance
+
+    runtimes = [await world.runtime(), await world.runtime()]
+    refs = [await runtime.spawn(One) for runtime in runtimes]
+    asked, other = (ref.address.instance for ref in refs)
+    caller = await world.runtime()
+    answers = await caller.ask(Unicast(name, instance=asked, mls=mls), "x")
+    # Anycast passes by the one that waits for the answer itself.
+    assert answers == [*(f"{number} by {other}" for number in (1, 2, 3)), [other]]
+    await eventually(lambda: told == [other])
+
+
+async def test_who_is_the_only_one_of_its_name_is_told_at_once_that_it_waits_for_itself(world: World) -> None:
+    class Lonely(Agent, name="test/ns/lonely"):
+        @handler
+        async def ask_them(self, message: str, ctx: Context) -> Any:
+            return await ctx.ask(Anycast("test/ns/lonely"), 1)
+
+        @handler
+        async def answer(self, message: int) -> int:
+            return message
+
+    runtime = await world.runtime()
+    await runtime.spawn(Lonely)
+    with pytest.raises(RemoteError, match="CallCycle: The call goes round in a circle"):
+        await runtime.ask(Anycast("test/ns/lonely"), "x", timeout=5)
+
+
+@pytest.mark.parametrize("route", [Anycast("test/ns/nobody"), Unicast("test/ns/nobody")])
+async def test_who_waits_for_a_replica_of_a_runtime_that_is_stopped_is_told_so_and_not_cancelled(
+    test_runtime: TestRuntime, route: Anycast | Unicast
+) -> None:
+    async def read() -> None:
+        async for _ in test_runtime.stream(route, "x"):
+            pass
+
+    async with asyncio.timeout(1):
+        works: list[Awaitable[object]] = [
+            test_runtime.ask(route, "x"),
+            test_runtime.tell(route, "x"),
+            test_runtime.tell_many(route, ["x", "y"]),
+            read(),
+        ]
+        waiting = [asyncio.ensure_future(work) for work in works]
+        await asyncio.sleep(0.1)
+        await test_runtime.stop()
+        for task in waiting:
+            with pytest.raises(Stopped, match="stopped before anybody was found") as stopped:
+                await task
+            assert not stopped.value.may_have_run

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from slim_actors import Stopped
 from slim_actors.shared import Shared
 from tests.conftest import eventually
 
@@ -82,3 +83,23 @@ async def test_an_error_is_for_those_who_waited_and_the_next_one_tries_again() -
             await task
     await eventually(lambda: bool(tries))
     assert await asyncio.gather(*tries) == [2]
+
+
+async def test_who_waits_for_what_is_made_no_longer_is_told_so_and_not_cancelled() -> None:
+    maker = Maker()
+    shared = Shared(maker.make)
+    waiting = asyncio.create_task(shared.get())
+    await eventually(lambda: maker.made == 1)
+    assert await shared.stop() is None
+    with pytest.raises(Stopped, match="stopped before anybody was found"):
+        await waiting
+
+
+async def test_what_was_made_is_given_at_once_to_whoever_stops_it() -> None:
+    maker = Maker()
+    shared = Shared(maker.make)
+    maker.may_end.set()
+    assert await shared.get() == 1
+    with pytest.raises(StopIteration) as stopped:
+        shared.stop().send(None)
+    assert stopped.value.value == 1

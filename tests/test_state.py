@@ -66,6 +66,25 @@ async def test_a_handler_that_fails_changes_nothing(world: World, stores: Stores
     assert await (await life(world, stores)).ask(ROUTE, Add(0)) == 2
 
 
+async def test_a_state_that_does_not_fit_its_class_is_undone_and_fails_its_message(
+    world: World, stores: Stores
+) -> None:
+    class Careless(Ledger):
+        @handler
+        async def halve(self, message: str) -> None:
+            self.book.total = 0.5  # type: ignore[assignment]
+
+    first = await life(world, stores, Careless)
+    await first.ask(ROUTE, Add(1))
+    with pytest.raises(RemoteError, match="Expected `int`, got `float`"):
+        await first.ask(ROUTE, "half")
+    with pytest.raises(RemoteError, match="spoilt"):
+        await first.ask(ROUTE, Spoil())
+    assert await first.ask(ROUTE, Add(1)) == 2
+    await first.stop()
+    assert await (await life(world, stores, Careless)).ask(ROUTE, Add(0)) == 2
+
+
 async def test_a_handler_that_is_cancelled_changes_nothing(world: World, stores: Stores) -> None:
     began = asyncio.Event()
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from functools import partial
+from random import Random
 
 import pytest
 from attrs import frozen
@@ -10,7 +13,8 @@ from attrs import frozen
 from slim_actors import DeliveryError, Expired, MalformedMessage, Request, Runtime, Unicast, wire
 from slim_actors.messages import RAW
 from slim_actors.receipts import WINDOW
-from slim_actors.routing.outgoing import Chunk, Outgoing, Pending
+from slim_actors.routing.expiry import Expiry
+from slim_actors.routing.outgoing import Chunk, Late, Outgoing, Pending
 from slim_actors.routing.window import Window
 from slim_actors.testing import TestRuntime
 from tests.agents_for_tests import Gate, Wait, Worker
@@ -87,6 +91,53 @@ async def test_what_waits_for_a_replica_that_is_lost_has_not_run(test_runtime: T
     waited = [error for error in errors[ROOM:] if isinstance(error, DeliveryError)]
     assert len(waited) == MANY - ROOM
     assert not any(error.may_have_run for error in waited)
+
+
+class Looked(Window):
+    """Counts how many messages are looked at."""
+
+    looked = 0
+
+    def __iter__(self) -> Iterator[Pending]:
+        for pending in super().__iter__():
+            self.looked += 1
+            yield pending
+
+
+@pytest.mark.parametrize("timeouts", [[20.0], [20.0, 20.0, 20.0, 1.0], [0.1, 5.0, 10.0, 40.0]])
+async def test_each_message_expires_at_its_own_deadline_and_few_are_looked_at_for_each(
+    test_runtime: TestRuntime, timeouts: list[float]
+) -> None:
+    loop, random, count = asyncio.get_running_loop(), Random(1), 6000
+    window = Looked(100, lambda pending: 1)
+    expiry = Expiry(window)
+    expired: list[float] = []
+    early: list[float] = []
+    answered = 0
+
+    def ended(pending: Pending, _: object) -> None:
+        window.remove(pending)
+        if isinstance(pending.outcome.exception(), Late):
+            expired.append(pending.message.expires)
+            early.extend([pending.message.expires] * (loop.time() < pending.message.expires))
+
+    for number in range(1, count + 1):
+        expires = loop.time() + random.choice(timeouts) * random.choice([1.0, 1.0, random.random()])
+        message = Outgoing(wire.Ask, number, "int", 1, expires, RAW)
+        pending = Pending(message, loop.create_future())
+        window.put(pending)
+        if expires < expiry.horizon:
+            expiry.watch(message)
+        pending.outcome.add_done_callback(partial(ended, pending))
+        if random.random() < 0.3:
+            answered += 1
+            pending.end("well")
+        await asyncio.sleep(0.005)
+    await eventually(lambda: not len(window), within=100)
+    assert len(expired) == count - answered
+    assert expired == sorted(expired)
+    assert not early
+    assert window.looked < 20 * count
 
 
 async def test_what_goes_in_one_frame_counts_as_many_messages_for_what_goes_by_itself() -> None:

@@ -13,7 +13,8 @@ from importlib import import_module
 import typer
 
 from slim_actors.cli import end_quietly
-from slim_actors.cli.console import complain
+from slim_actors.cli.aside import print_aside
+from slim_actors.cli.console import complain, prepare_streams
 from slim_actors.errors import SlimActorsError
 from slim_actors.exits import Exit, exit_code
 from slim_actors.logs import FORMAT_VARIABLE, LEVEL_VARIABLE, configure
@@ -32,6 +33,8 @@ _MODULES = {
     "doctor": "doctor",
 }
 """Where each command is."""
+_LASTING = ("run", "node")
+"""What serves until it is stopped, whoever reads what it prints."""
 
 
 def application(commands: Iterable[str] = _MODULES) -> typer.Typer:
@@ -65,6 +68,7 @@ def _version(wanted: bool) -> None:
 
 
 def _root(
+    ctx: typer.Context,
     _: bool = typer.Option(False, "--version", help="Print the version.", callback=_version, is_eager=True),
     log_format: str = typer.Option(
         "auto",
@@ -77,6 +81,9 @@ def _root(
     ),
 ) -> None:
     """Run agents as actors on a SLIM node, and talk to them."""
+    if ctx.invoked_subcommand in _LASTING:
+        # Before the logs learn where they go.
+        print_aside()
     # The environment is where replicas find them too.
     os.environ[FORMAT_VARIABLE] = log_format
     os.environ[LEVEL_VARIABLE] = log_level
@@ -89,6 +96,7 @@ def main() -> None:
     Ctrl-C ends ``run`` and ``node`` with exit code 0, for that is how they end; what it interrupts otherwise
     ends with 130, as is usual in shells.
     """
+    prepare_streams()
     try:
         wanted = sys.argv[1:2]
         commands = application(wanted if _MODULES.keys() & wanted else _MODULES)

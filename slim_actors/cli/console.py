@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["complain", "line", "table"]
+__all__ = ["complain", "line", "prepare_streams", "table"]
+
+
+def prepare_streams() -> None:
+    """Let no character, and no stream that is closed, end a command that prints."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            # Its number is taken at once too: else a connection would get it, and what others print there.
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 (pathlib takes long)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def line(label: str, text: str, *, style: str = "green") -> None:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from slim_actors.cli.aside import finish_printing
 from slim_actors.exits import Exit
 
 __all__ = ["on_stop_signal", "run_until_done", "run_until_stopped"]
@@ -27,6 +28,9 @@ def run_until_stopped(work: Coroutine[Any, Any, T]) -> T | None:
         return _run(work)
     except KeyboardInterrupt:
         return None
+    finally:
+        # Whatever is said of its end comes last, also where that goes to another stream.
+        finish_printing()
 
 
 def run_until_done(work: Coroutine[Any, Any, int]) -> int:

@@ -9,7 +9,7 @@ import selectors
 import threading
 from collections import deque
 
-__all__ = ["Output", "write_nowhere"]
+__all__ = ["Output", "write_all", "write_nowhere"]
 
 _LAST_LINES = 20
 _MOST_LINE_BYTES = 8 * 1024
@@ -91,25 +91,27 @@ class _Stream:
         self._last.extend(line[:_MOST_SHOWN].decode(errors="replace") for line in lines[-_LAST_LINES:])
         if self._prefix:
             data = b"".join(self._prefix + line + b"\n" for line in lines)
-        self._write(data)
+        write_all(self._to, data)
 
     def finish(self) -> None:
         # What comes next is somebody else's, and begins a line.
         if self._rest:
             self.take(b"\n")
 
-    def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            try:
-                rest = rest[os.write(self._to, rest) :]
-            except BlockingIOError:
-                with selectors.DefaultSelector() as selector:
-                    selector.register(self._to, selectors.EVENT_WRITE)
-                    selector.select()
-            except OSError:
-                # Nobody reads any more. The replica has its work to do all the same.
-                return
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of it, however long that takes; without anybody who reads it, or a place, it is lost."""
+    rest = memoryview(data)
+    while rest:
+        try:
+            rest = rest[os.write(descriptor, rest) :]
+        except BlockingIOError:
+            with selectors.DefaultSelector() as selector:
+                selector.register(descriptor, selectors.EVENT_WRITE)
+                selector.select()
+        except OSError:
+            # The replicas have their work to do all the same.
+            return
 
 
 def write_nowhere(*descriptors: int) -> None:

@@ -13,16 +13,13 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from slim_actors.assignment import Assignment, Report, Task
+from slim_actors.assignment import KILL_AFTER, Assignment, Report, Task
 from slim_actors.launch import Launched, launch
 from slim_actors.logs import FORMAT_VARIABLE, LEVEL_VARIABLE
 from slim_actors.replicas.output import Output
 from slim_actors.replicas.reports import Reports
 
-__all__ = ["KILL_AFTER", "End", "Plan", "Process", "ReplicaLimits"]
-
-KILL_AFTER = 5.0
-"""Seconds on top of the drain: the goodbyes, and the agent's own ``stopped``, are not part of it."""
+__all__ = ["End", "Plan", "Process", "ReplicaLimits"]
 
 _ABORT_WITHIN = 1.0
 _BEATS_MISSED = 4
@@ -98,6 +95,8 @@ class Process:
         self.pid = 0
         self.files: set[str] = set()
         """The files of the user that it has imported, if the task asks for them."""
+        self.is_told_of = False
+        """Whether its stop has been told of."""
         self._plan = plan
         self._make_room = make_room
         self._process: Launched | None = None

@@ -10,7 +10,6 @@ from typing import Any
 
 from slim_actors.assignment import Report, Task
 from slim_actors.backoff import Backoff
-from slim_actors.errors import SlimActorsError
 from slim_actors.exits import Exit
 from slim_actors.replicas.deaths import Deaths
 from slim_actors.replicas.events import Event, EventKind, ReplicaFailed
@@ -23,6 +22,8 @@ __all__ = ["ReplicaLimits", "Supervisor"]
 _AWAY = Backoff(2.0, 2.0, jitter=0.25)
 """How long a replica is left alone that found no node."""
 _MEMORY_EVERY = 1.0
+_MEMORY_AGAIN = Backoff(2.0, 60.0)
+"""How long a replica that uses too much is kept after a replacement that did not start."""
 
 
 class _Slot:
@@ -34,6 +35,9 @@ class _Slot:
         self.number = number
         self.process = process
         self.deaths = Deaths(number)
+        self.kept = 0
+        """How often in a row a replacement for too much memory came to nothing."""
+        self.kept_until = 0.0
 
 
 async def _nothing() -> None:
@@ -173,10 +177,14 @@ class Supervisor:
     async def _roll(self, why: str) -> int:
         replaced = 0
         for slot in list(self._slots.values()):
-            if slot.number in self._slots:
+            if self._is_current(slot):
                 await self._replace(slot, why)
                 replaced += 1
         return replaced
+
+    def _is_current(self, slot: _Slot) -> bool:
+        """Tell whether a slot is there still: after a `scale`, its number may be that of another one."""
+        return self._slots.get(slot.number) is slot
 
     async def _scale(self, count: int) -> None:
         surplus = [self._slots.pop(number) for number in sorted(self._slots)[count:]]
@@ -187,10 +195,14 @@ class Supervisor:
         # Above the numbers in use, so that the numbers say who was there first.
         first = max(self._slots, default=0) + 1
         added = range(first, first + count - len(self._slots))
-        await asyncio.gather(*(self._add(number) for number in added))
+        # One that fails leaves the others to the end: whatever becomes of them, somebody has to see it.
+        outcomes = await asyncio.gather(*(self._add(number) for number in added), return_exceptions=True)
+        for error in filter(None, outcomes):
+            raise error
 
     async def _add(self, number: int) -> None:
-        process = self._launch(number)
+        # What had the number before may be draining still, and have the state.
+        process = self._launch(number, self._vacate)
         end = await self._ready(process)
         if end is not None:
             raise _failed(f"Replica {number} did not start", end)
@@ -208,6 +220,9 @@ class Supervisor:
 
         async def make_room(new: Process) -> None:
             nonlocal has_room
+            if not self._is_current(slot):
+                new.kill()
+                return
             has_room = True
             slot.keeper.cancel()
             await self._vacate(new)
@@ -216,12 +231,16 @@ class Supervisor:
         try:
             end = await self._ready(new)
         except asyncio.CancelledError:
-            if has_room and slot.number in self._slots and not self.is_stopping:
+            if has_room and self._is_current(slot) and not self.is_stopping:
                 # The old one drains, and who takes over may fail: nobody would be there, and none to come.
                 another = self._launch(slot.number, self._vacate)
                 self._open(slot.number, another, EventKind.RESTARTED)
             raise
-        if has_room and slot.number in self._slots:
+        if not self._is_current(slot):
+            # There are to be fewer now.
+            await asyncio.shield(self._spawn(self._retire(new)))
+            return
+        if has_room:
             self._open(slot.number, new, EventKind.REPLACED, f"; {why}")
             if end is not None:
                 raise _failed(f"Replica {slot.number} is not replaced", end)
@@ -231,11 +250,8 @@ class Supervisor:
             self._on_event(Event(EventKind.KEPT, slot.number, old.address, why, end.log))
             raise _failed(f"Replica {slot.number} is not replaced", end)
         old = slot.process
-        if slot.number not in self._slots:
-            old = new
-        else:
-            slot.keeper.cancel()
-            self._open(slot.number, new, EventKind.REPLACED, f"; {why}")
+        slot.keeper.cancel()
+        self._open(slot.number, new, EventKind.REPLACED, f"; {why}")
         # Whatever becomes of the restart, this one has begun to drain.
         await asyncio.shield(self._spawn(self._retire(old)))
 
@@ -308,7 +324,8 @@ class Supervisor:
         if process.ended.done():
             return
         end = await process.stop()
-        if process.is_ready:
+        if process.is_ready and not process.is_told_of:
+            process.is_told_of = True
             detail = end.reason if end.reason.startswith("killed") else ""
             self._on_event(Event(EventKind.STOPPED, process.number, process.address, detail))
 
@@ -316,13 +333,29 @@ class Supervisor:
         while True:
             await asyncio.sleep(_MEMORY_EVERY)
             for slot in list(self._slots.values()):
-                used = resident(slot.process.pid) if slot.process.is_ready else 0
-                if used > most and not self._replacements.is_busy:
-                    why = f"it used {in_mebibytes(used)} of {in_mebibytes(most)}"
-                    # A limit that no replica can keep must not be tried for ever.
-                    slot.deaths.add(why)
-                    with contextlib.suppress(ReplicaFailed):
-                        await self._replacements.run(partial(self._replace, slot, why))
+                is_due = slot.process.is_ready and asyncio.get_running_loop().time() >= slot.kept_until
+                if is_due and self._is_current(slot) and not self._replacements.is_busy:
+                    await self._limit_memory(slot, most)
+
+    async def _limit_memory(self, slot: _Slot, most: int) -> None:
+        """Replace a replica that uses more.
+
+        Raises:
+            ReplicaFailed: It is the limit that no replica can keep: that must not be tried for ever.
+        """
+        used = resident(slot.process.pid)
+        if used <= most:
+            return
+        why = f"it used {in_mebibytes(used)} of {in_mebibytes(most)}"
+        try:
+            await self._replacements.run(partial(self._replace, slot, why))
+        except ReplicaFailed:
+            slot.kept_until = asyncio.get_running_loop().time() + _MEMORY_AGAIN.pause(slot.kept)
+            slot.kept += 1
+        else:
+            slot.kept = 0
+            slot.deaths.add(why)
+            slot.deaths.began()
 
     async def _loaded(self, report: Report) -> None:
         self.name = report.address
@@ -330,7 +363,7 @@ class Supervisor:
             async with self._preparing:
                 await self._prepare()
                 self._prepare = _nothing
-        except SlimActorsError as error:
+        except Exception as error:  # noqa: BLE001 (lost in a task of the process, it would wait for ever)
             self._fail(error)
             await asyncio.Event().wait()
 
@@ -354,5 +387,5 @@ class Supervisor:
 
 
 def _failed(what: str, end: End) -> ReplicaFailed:
-    code = Exit.GAVE_UP if end.failure is None else end.failure.exit
+    code = (end.failure and end.failure.exit) or Exit.GAVE_UP
     return ReplicaFailed(f"{what}: {end.cause.rstrip('.')}.", code)

@@ -12,13 +12,14 @@ from collections.abc import Awaitable, Sequence
 from copy import copy
 from functools import partial
 from itertools import islice
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from slim_actors import wire
 from slim_actors.call import Call
 from slim_actors.errors import DeliveryError, Expired, NodeUnreachable, NoRoute, PeerLost
 from slim_actors.messages import RAW, body_of
-from slim_actors.routes import Route
+from slim_actors.routes import Anycast, Route
 from slim_actors.routing.breaker import Breaker
 from slim_actors.routing.outgoing import Chunk, Late, Outgoing, Trials
 from slim_actors.routing.peer import Peer
@@ -81,12 +82,15 @@ class Bulk:
             DeliveryError: The first failure, after all have ended.
             Exception: A message cannot be sent.
         """
+        deadline = self._loop.call_at(self._expires, self._end_late) if self._expires < inf else None
         try:
             while self._position < len(self._messages):
                 await self._go()
             while self._chunks or self._alone:
                 await self._change()
         finally:
+            if deadline is not None:
+                deadline.cancel()
             await self._end()
         if self._failures:
             error = self._failures[min(self._failures)]
@@ -114,12 +118,15 @@ class Bulk:
                 # It may have been the probe, which is to be made again.
                 breaker.record(peer, self._loop.time(), self._expires, asyncio.CancelledError())
             return
-        told = partial(self._told, peer, breaker, self._loop.time())
+        now = self._loop.time()
+        told = partial(self._told, peer, breaker, now)
         chunk = Chunk(message, self._ended, size=sum(map(len, message.body)), told=told, others=self._chunks)
         self._chunks.add(chunk)
         if self._pool is not None:
             self._pool.give_more(peer, chunk.count - 1)
         peer.tell(chunk)
+        if now >= self._expires:
+            self._end_late()
         # Others have their turn, and the link sends what it has.
         await asyncio.sleep(0)
         while len(self._chunks) >= _CHUNKS_EACH * self._replicas:
@@ -224,14 +231,14 @@ class Bulk:
 
     def _failed(self, message: Outgoing, peer: Peer, error: Exception) -> None:
         """Take note of an outcome that is an error: another replica may still do better."""
-        if isinstance(error, DeliveryError) and self._pool is not None:
+        if isinstance(error, DeliveryError) and isinstance(self._route, Anycast):
             trials = Trials(message)
             try:
                 trials.failed(peer, error)
             except DeliveryError as last:
                 error = last
             else:
-                self._send_alone(message, self._router.retry(Call(), self._pool, trials))
+                self._send_alone(message, self._router.retry(Call(), self._route, trials))
                 return
         self._failures[message.id] = error
         if isinstance(error, PeerLost) and self._pool is None:
@@ -264,14 +271,18 @@ class Bulk:
         self._changed.clear()
         await self._changed.wait()
 
+    def _end_late(self) -> None:
+        """End all that are under way: their one deadline has passed, or nobody waits for them any more."""
+        # Those that were not sent first, lest the end of one makes room for the next.
+        for chunk in sorted(self._chunks, key=lambda chunk: chunk.message.id, reverse=True):
+            chunk.is_late = True
+            chunk.end(error=Late())
+
     async def _end(self) -> None:
         """End what has not ended: nobody waits for it any more."""
         self._give_up()
         self._ended.cancel()
-        # Those that were not sent first, lest the end of one makes room for the next.
-        for chunk in sorted(self._chunks, key=lambda chunk: chunk.message.id, reverse=True):
-            chunk.is_late = True
-            chunk.end()
+        self._end_late()
         tasks = list(self._alone)
         for task in tasks:
             task.cancel()

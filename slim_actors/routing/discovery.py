@@ -12,6 +12,7 @@ from math import inf
 from slim_actors.backoff import Backoff
 from slim_actors.errors import DeliveryError, Untrusted
 from slim_actors.routing.peer import Peer
+from slim_actors.shared import sender_stopped
 
 __all__ = ["Discovery"]
 
@@ -71,6 +72,7 @@ class Discovery:
         self._changed = asyncio.Event()
         self._left: deque[str] = deque(maxlen=_MOST_LEFT)
         self._why_lost: DeliveryError | None = None
+        self._is_closed = False
 
     @property
     def live(self) -> Collection[Peer]:
@@ -90,6 +92,7 @@ class Discovery:
             busy_from: If all that are known have so many outstanding messages, others are waited for.
 
         Raises:
+            Stopped: Nobody is looked for any more.
             DeliveryError: What the set-ups end with where they lead to nobody, and nobody is known.
         """
         if not self._have_all_left:
@@ -105,6 +108,7 @@ class Discovery:
                 await self._meet_one(busy_from)
         if self._have_all_left:
             await self._look_round()
+        self._check_open()
 
     def look_again(self) -> None:
         """Look for new replicas before long: somebody may have come."""
@@ -113,12 +117,14 @@ class Discovery:
 
     def explore(self) -> asyncio.Task[None]:
         """Look for new replicas now; give what ends when that is done."""
+        self._check_open()
         if self._explorer is None or self._explorer.done():
             self._explorer = asyncio.create_task(self._explore(), name="anycast discovery")
         return self._explorer
 
     async def close(self) -> None:
         """Look for nobody any more, and end all conversations."""
+        self._is_closed = True
         tasks = [task for task in (*self._setups, self._explorer, self._waiting) if task is not None]
         for task in tasks:
             task.cancel()
@@ -139,7 +145,7 @@ class Discovery:
         elif len(self._setups) < _SETUPS_AT_ONCE:
             setup = self._set_up()
             await self._wait([setup], _WAIT_FOR_OTHERS if self.usable else None)
-            if not setup.done() or (setup.exception() is None and not setup.result()):
+            if not setup.done() or (_failure(setup) is None and not setup.result()):
                 # Nobody new came up. Others may have moved SLIM on, so go round once more.
                 self.explore()
         elif not self.usable:
@@ -167,7 +173,7 @@ class Discovery:
                 await self._changed.wait()
                 if self.usable:
                     return
-            errors = [error for setup in setups if (error := setup.exception()) is not None]
+            errors = [error for setup in setups if (error := _failure(setup)) is not None]
             vain += len(errors) == len(setups)
             if vain == _MOST_ROUNDS_IN_VAIN:
                 raise copy(errors[0])
@@ -186,7 +192,12 @@ class Discovery:
         if lost and not self.known:
             self.is_complete, self._patient_until = False, inf
 
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise sender_stopped()
+
     def _set_up(self) -> asyncio.Task[bool]:
+        self._check_open()
         setup = asyncio.create_task(self._discover(), name="anycast set-up")
         self._setups.add(setup)
         setup.add_done_callback(self._set_up_done)
@@ -258,10 +269,15 @@ class Discovery:
             return
         await asyncio.wait(setups)
         for setup in setups:
-            error = setup.exception()
+            error = _failure(setup)
             if error is not None:
                 # Several callers may wait for one set-up; each raises an error of its own.
                 raise copy(error)
         if self._why_lost is not None:
             # Whoever was found has ended the session already, and said why.
             raise copy(self._why_lost)
+
+
+def _failure(setup: asyncio.Task[bool]) -> BaseException | None:
+    """Give what a set-up has ended with, if not with a replica; only `Discovery.close` cancels one."""
+    return sender_stopped() if setup.cancelled() else setup.exception()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextvars import Context
 from typing import Any
 
 from msgspec import Raw, Struct, field, structs
@@ -23,6 +24,7 @@ from slim_actors.errors import (
 )
 from slim_actors.messages import Body
 from slim_actors.routing.breaker import Replica
+from slim_actors.routing.items import Items
 from slim_actors.streams import FIRST_ITEMS, Inlet, Outlet
 
 __all__ = ["Chunk", "Late", "Outgoing", "Pending", "Trials", "Unread", "too_late"]
@@ -47,7 +49,7 @@ class Outgoing(Struct, frozen=True, eq=False, gc=False):
     replies: Body
     """The reader of the replies."""
     context: dict[str, Any] = field(default_factory=dict)
-    items: AsyncIterable[Any] | None = None
+    items: Items | None = None
     """What follows the message."""
 
     @property
@@ -110,6 +112,9 @@ class Pending(Struct, eq=False):
     inlet: Inlet | None = None
     outlet: Outlet | None = None
     pump: asyncio.Task[None] | None = None
+    """What sends the items that follow the message."""
+    context: Context | None = None
+    """That of whoever gave those items, in which they are made."""
     size: int = 0
     is_late: bool = False
     """Whether its deadline passed first."""
@@ -146,16 +151,31 @@ class Pending(Struct, eq=False):
         """Make the frames that send again what has no outcome."""
         return (self.message.frame(now),)
 
-    async def send_items(self, send: Callable[[wire.Frame], object]) -> None:
+    def grant(self, total: int, send: Callable[[wire.Frame], object]) -> None:
+        """Let so many items in all be sent; the first is not made before."""
+        if self.outlet is None:
+            return
+        if self.pump is None:
+            self.pump = asyncio.create_task(self._send_items(self.outlet, send), context=self.context)
+        self.outlet.grant(total)
+
+    @property
+    def _is_over(self) -> bool:
+        return self.outcome.done() if self.inlet is None else self.inlet.is_over
+
+    async def _send_items(self, outlet: Outlet, send: Callable[[wire.Frame], object]) -> None:
         """Send the items that follow the message, as the agent makes room for them."""
-        assert self.outlet is not None, "what items follow has an outlet"
-        assert self.message.items is not None, "and the items"
-        iterator = aiter(self.message.items)
+        assert self.message.items is not None, "what has an outlet has items"
+        if self._is_over:
+            # The agent made room, and then had none for the message: another replica may get all of them.
+            return
+        iterator: AsyncIterator[Any] | None = None
         try:
+            iterator = aiter(self.message.items)
             async for item in iterator:
-                if (turn := self.outlet.put(item)) is not None:
+                if (turn := outlet.put(item)) is not None:
                     await turn
-            self.outlet.end()
+            outlet.end()
         except Exception as error:  # noqa: BLE001 (the user's own iterator: its error is the caller's)
             send(wire.Cancel(self.message.id))
             self.end(error=error)
@@ -236,6 +256,9 @@ class Trials(Struct, eq=False):
 
     def failed(self, peer: Replica, error: DeliveryError) -> None:
         """Take note of an error; it is raised again unless another replica may be tried."""
+        message = self.message
+        if message.items is not None and message.items.has_begun:
+            raise error
         # One whose identity is refused later on may have started it, as one that is lost may have.
         if isinstance(error, Busy | CallCycle | Stopped | Untrusted) and not error.may_have_run:
             self.refused[peer.address.instance] = error
@@ -245,9 +268,8 @@ class Trials(Struct, eq=False):
         if not error.may_have_run:
             return
         self.losses += 1
-        message = self.message
         # A message that takes its replica down with it must not go through all of them.
-        if self.losses > _MOST_LOSSES or message.items is not None or not peer.is_idempotent(message.type):
+        if self.losses > _MOST_LOSSES or not peer.is_idempotent(message.type):
             raise error
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from copy import copy
-from math import inf
 from typing import Any
 
 from slim_actors import wire
 from slim_actors.batches import Problem
-from slim_actors.deadlines import Deadlines
 from slim_actors.errors import (
     Busy,
     DeliveryError,
@@ -27,7 +26,8 @@ from slim_actors.messages import same_type
 from slim_actors.names import Address
 from slim_actors.owner import Takes, one_by_one
 from slim_actors.pulse import Pulse
-from slim_actors.routing.outgoing import Chunk, Late, Outgoing, Pending, Unread
+from slim_actors.routing.expiry import Expiry
+from slim_actors.routing.outgoing import Chunk, Outgoing, Pending, Unread
 from slim_actors.routing.window import Window
 from slim_actors.streams import Inlet, Outlet
 from slim_actors.transport.base import Payload, Session
@@ -51,9 +51,9 @@ class Peer:
 
     def __init__(self, session: Session, pulse: Pulse, limits: Limits) -> None:
         self._loop = asyncio.get_running_loop()
-        self._deadlines = Deadlines(self._expire)
         # Without encryption only what it says proves who answers: so nothing is sent before its hello.
         self._window = Window(_FIRST_WINDOW if session.mls else 0, self._send)
+        self._expiry = Expiry(self._window)
         # The same that the window has: each message looks here.
         self._pending = self._window.pending
         self._idempotent: frozenset[str] = frozenset()
@@ -135,11 +135,10 @@ class Peer:
         return self._link.max_payload
 
     def tell(self, chunk: Chunk) -> None:
-        """Send tells, together as far as there is room; `told` must follow each."""
+        """Send tells, together as far as there is room; `told` must follow each, at their deadline too."""
         if self.is_lost:
             chunk.end(error=self.lost(may_have_run=False))
             return
-        self._deadlines.watch(chunk.message.expires)
         self._window.put_chunk(chunk)
 
     def told(self, chunk: Chunk, ids: Sequence[int]) -> None:
@@ -225,7 +224,7 @@ class Peer:
     def closed(self) -> None:
         """See `LinkOwner.closed`."""
         self.is_lost = True
-        self._deadlines.close()
+        self._expiry.close()
         self._window.close()
         for pending in list(self._window):
             pending.end(error=self.lost(may_have_run=self._window.is_sent(pending)))
@@ -244,26 +243,14 @@ class Peer:
             )
         if message.items is not None:
             pending.outlet = Outlet(self._link, message.id)
+            pending.context = copy_context()
         self._window.put(pending)
-        if message.expires < self._deadlines.next:
-            self._deadlines.watch(message.expires)
+        if message.expires < self._expiry.horizon:
+            self._expiry.watch(message)
         return pending
 
     def _send(self, pending: Pending) -> int:
-        size = len(self._link.send(pending.message.frame(self._loop.time())))
-        if pending.outlet is not None:
-            pending.pump = asyncio.create_task(pending.send_items(self._link.send))
-        return size
-
-    def _expire(self, now: float) -> float:
-        """Fail what has no outcome at its deadline; give the next deadline."""
-        waiting = [pending for pending in self._window if not pending.outcome.done()]
-        # Those that were not sent first, lest the end of one makes room for the next.
-        for pending in reversed(waiting):
-            if pending.message.expires <= now:
-                pending.is_late = True
-                pending.end(error=Late())
-        return min((one.message.expires for one in waiting if not one.is_late), default=inf)
+        return len(self._link.send(pending.message.frame(self._loop.time())))
 
     async def _finish(self, pending: Pending) -> None:
         self._end_of(pending)
@@ -323,8 +310,8 @@ class Peer:
 
     def _granted(self, frame: wire.Grant) -> None:
         pending = self._pending.get(frame.id)
-        if pending is not None and pending.outlet is not None:
-            pending.outlet.grant(frame.total)
+        if pending is not None:
+            pending.grant(frame.total, self._link.send)
 
     def _credited_more(self, frame: wire.Credit) -> None:
         self._window.credit(frame.total)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -25,6 +25,8 @@ from slim_actors.pulse import Pulse
 from slim_actors.routes import Anycast, Route, Unicast
 from slim_actors.routing.breaker import Breaker
 from slim_actors.routing.bulk import Bulk
+from slim_actors.routing.items import Items
+from slim_actors.routing.origin import Origin
 from slim_actors.routing.outgoing import Late, Outgoing, Trials, too_late
 from slim_actors.routing.peer import Peer
 from slim_actors.routing.pin import AnyPeer, Pin
@@ -59,18 +61,18 @@ class Router:
 
     def __init__(self, transport: Transport, port: Port, pulse: Pulse, hooks: Hooks, limits: Limits) -> None:
         self._transport = transport
-        self._port = port
+        self._origin = Origin(transport, port)
         self._pulse = pulse
         self._hooks = hooks
         self._ids = itertools.count(1)
         self._loop = asyncio.get_running_loop()
-        self._table = RoutingTable(port, pulse, limits)
+        self._table = RoutingTable(self._origin, pulse, limits)
         transport.on_return(self._table.resend)
 
     @property
     def address(self) -> Address:
         """Who sends."""
-        return self._port.address
+        return self._origin.address
 
     def take_ids(self, count: int) -> int:
         """Give the first of so many ids that follow each other."""
@@ -89,7 +91,7 @@ class Router:
         message: object,
         expires: float,
         context: dict[str, Any],
-        items: AsyncIterable[Any] | None = None,
+        items: Items | None = None,
     ) -> Coroutine[Any, Any, Any]:
         """See `Verbs.ask`."""
         try:
@@ -133,7 +135,7 @@ class Router:
         message: object,
         expires: float,
         context: dict[str, Any],
-        items: AsyncIterable[Any] | None = None,
+        items: Items | None = None,
     ) -> AsyncIterator[Inlet]:
         """Give the replies; see `Verbs.stream`."""
         call: Call[Any] = Call()
@@ -181,7 +183,7 @@ class Router:
         target = Address(route.name, route.instance or "")
 
         async def begin() -> Watch:
-            session = await self._when_there(lambda: self._port.connect(target, options))
+            session = await self._when_there(lambda: self._origin.connect(target, options))
             watch = Watch(session, self._pulse, ended)
             await watch.begun()
             return watch
@@ -193,6 +195,7 @@ class Router:
         """End all conversations."""
         self._transport.forget_return(self._table.resend)
         await self._table.close()
+        await self._origin.close()
 
     def _outgoing(
         self,
@@ -200,7 +203,7 @@ class Router:
         message: object,
         expires: float,
         context: dict[str, Any],
-        items: AsyncIterable[Any] | None = None,
+        items: Items | None = None,
         *,
         raw: bool = False,
     ) -> Outgoing:
@@ -230,12 +233,12 @@ class Router:
         """Bring a message to its outcome."""
         if not isinstance(route, Anycast):
             return self._to_one(call, route, message)
-        work = self._to_any(call, self._table.pool(route), message, Peer.deliver)
+        work = self._to_any(call, route, message, Peer.deliver)
         return work if message.items is None else self._within(message.expires, work, call)
 
-    def retry(self, call: Call[Any], pool: Pool, trials: Trials) -> Awaitable[Any]:
+    def retry(self, call: Call[Any], route: Anycast, trials: Trials) -> Awaitable[Any]:
         """Bring a message to its outcome after what has been tried so far."""
-        return self._to_any(call, pool, trials.message, Peer.deliver, trials)
+        return self._to_any(call, route, trials.message, Peer.deliver, trials)
 
     # Nearly all messages have somebody at hand to go to. All that may have to be waited for then is a place
     # and the outcome, and the peer keeps the deadline for both: so no timer and no retry need be got ready.
@@ -243,14 +246,15 @@ class Router:
     async def _to_any(
         self,
         call: Call[Any],
-        pool: Pool,
+        route: Anycast,
         message: Outgoing,
         attempt: Attempt,
         trials: Trials | None = None,
     ) -> Any:
         """Try one replica after the other, and tell the breaker how each did, until there is an outcome."""
-        breaker = pool.breaker(message.type)
         while True:
+            pool = self._table.pool(route)
+            breaker = pool.breaker(message.type)
             began = self._loop.time()
             peer = pool.at_hand(breaker, began) if trials is None and self._transport.is_available else None
             if peer is None:
@@ -325,7 +329,7 @@ class Router:
             return inlet
 
         if isinstance(route, Anycast):
-            work = self._to_any(call, self._table.pool(route), message, begin)
+            work = self._to_any(call, route, message, begin)
         else:
             work = self._pinned(call, route, message, begin)
         inlet: Inlet = await self._within(message.expires, work, call)

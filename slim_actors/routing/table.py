@@ -1,4 +1,4 @@
-"""The routing table of one port: what each route leads to."""
+"""The routing table of one sender: what each route leads to."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from slim_actors.names import Address
 from slim_actors.pulse import Pulse
 from slim_actors.routes import Anycast, Unicast
 from slim_actors.routing.discovery import Discovery
+from slim_actors.routing.origin import Origin
 from slim_actors.routing.peer import Peer
 from slim_actors.routing.pin import AnyPeer, Pin
 from slim_actors.routing.plain import PlainPeer
 from slim_actors.routing.pool import Pool
-from slim_actors.transport.base import Port, SessionOptions
+from slim_actors.shared import sender_stopped
+from slim_actors.transport.base import SessionOptions
 
 __all__ = ["RoutingTable"]
 
@@ -22,34 +24,42 @@ _MOST_PINS = 256
 
 
 class RoutingTable:
-    """The pools and pins of one port, each made at the first use of its route.
+    """The pools and pins of one sender, each made at the first use of its route.
 
     Args:
-        port: Where the sessions come from.
+        origin: Opens the sessions.
         pulse: Who watches whether peers are alive.
         limits: How much the answers may bring.
     """
 
-    def __init__(self, port: Port, pulse: Pulse, limits: Limits) -> None:
-        self._port = port
+    def __init__(self, origin: Origin, pulse: Pulse, limits: Limits) -> None:
+        self._origin = origin
         self._pulse = pulse
         self._limits = limits
         self._pools: dict[Anycast, Pool] = {}
         self._latest: tuple[Anycast, Pool] | None = None
         self._pins: dict[Unicast, Pin] = {}
         self._explicit: set[Pin] = set()
+        self._is_closed = False
 
     def pool(self, route: Anycast) -> Pool:
-        """Give the replicas of a service."""
+        """Give the replicas of a service.
+
+        Raises:
+            Stopped: The table is closed, and they are not in it.
+        """
         # Nearly always the very route of the last message; the hash of another is made of all that it says.
         if self._latest is not None and self._latest[0] is route:
             return self._latest[1]
         pool = self._pools.get(route)
         if pool is None:
+            self._check_open()
             options = SessionOptions(route.mls, route.max_retries, route.timeout)
 
             async def find() -> Peer:
-                return Peer(await self._port.connect(Address(route.name), options), self._pulse, self._limits)
+                return Peer(
+                    await self._origin.connect(Address(route.name), options), self._pulse, self._limits
+                )
 
             pool = self._pools[route] = Pool(route.name, find)
         self._latest = (route, pool)
@@ -59,7 +69,8 @@ class RoutingTable:
         """Give the pin of a route.
 
         Raises:
-            CallCycle: The route leads to this port itself.
+            Stopped: The table is closed, and it has no such pin.
+            CallCycle: The route leads to the sender itself.
         """
         pin = self._pins.get(route)
         if pin is None:
@@ -89,7 +100,8 @@ class RoutingTable:
         """Make an explicit pin; whoever opens it closes it.
 
         Raises:
-            CallCycle: The route leads to this port itself.
+            Stopped: The table is closed.
+            CallCycle: The route leads to the sender itself.
         """
         pin = self._new_pin(route)
         self._explicit = {known for known in self._explicit if known.is_of_use}
@@ -112,7 +124,8 @@ class RoutingTable:
             pin.resend()
 
     async def close(self) -> None:
-        """End all conversations."""
+        """End all conversations, and begin none."""
+        self._is_closed = True
         pins = (*self._pins.values(), *self._explicit)
         ends: list[Discovery | Pin] = [*(pool.discovery for pool in self._pools.values()), *pins]
         await asyncio.gather(*(end.close() for end in ends))
@@ -125,16 +138,21 @@ class RoutingTable:
         for route in lost:
             del self._pins[route]
 
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise sender_stopped()
+
     def _new_pin(self, route: Unicast) -> Pin:
+        self._check_open()
         framed = route.wire == "frames"
         options = SessionOptions(route.mls, route.max_retries, route.timeout, framed)
         target = Address(route.name, route.instance or "")
-        if target == self._port.address:
+        if target == self._origin.address:
             # SLIM brings nobody's messages back to himself, so this would wait for discovery in vain.
             raise CallCycle(f"{target} sends to itself; ctx.after(0, message) does that.")
 
         async def find() -> AnyPeer:
-            session = await self._port.connect(target, options)
+            session = await self._origin.connect(target, options)
             return Peer(session, self._pulse, self._limits) if framed else PlainPeer(session, self._pulse)
 
         return Pin(route, find)

@@ -54,6 +54,10 @@ class Window:
     def __iter__(self) -> Iterator[Pending]:
         return chain(self.pending.values(), self._waiting.values())
 
+    def get(self, message_id: int) -> Pending | None:
+        """Give what has no outcome yet, under way or waiting, by its id; a chunk by its first one."""
+        return self.pending.get(message_id) or self._waiting.get(message_id)
+
     def put(self, pending: Pending) -> None:
         """Send a message, at once if there is room.
 

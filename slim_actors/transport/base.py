@@ -124,8 +124,12 @@ class Port(Protocol):
 class Transport(Protocol):
     """The connection of this process to the network."""
 
-    async def open(self, name: str) -> Port:
+    async def open(self, name: str, subject: str = "") -> Port:
         """Join the network under a name; returns when the new instance can be found.
+
+        Args:
+            name: The name.
+            subject: Whom its identity names, where that is made here; its name by default.
 
         Raises:
             NodeUnreachable: The network is away.

@@ -181,11 +181,11 @@ class MemoryTransport:
         self._issuer = issuer
         self._ports: list[MemoryPort] = []
 
-    async def open(self, name: str) -> MemoryPort:
+    async def open(self, name: str, subject: str = "") -> MemoryPort:
         """See `Transport.open`."""
         if not self._network.is_up:
             raise NodeUnreachable("The network is away.")
-        port = self._network.join(name, self._subject or name, self._issuer)
+        port = self._network.join(name, self._subject or subject or name, self._issuer)
         self._ports.append(port)
         return port
 

@@ -51,12 +51,12 @@ class _Transport(Protocol):
 class SlimPort:
     """One SLIM app: a name with an instance id, on a connection of its own."""
 
-    def __init__(self, transport: _Transport, name: str, identity: Identity) -> None:
+    def __init__(self, transport: _Transport, name: str, identity: Identity, subject: str) -> None:
         self._transport = transport
         self._service = new_service()
-        credentials = credentials_of(identity, name)
-        subject = credentials.id if credentials is not None else ""
-        self._app = create_app(self._service, name, identity, subject)
+        credentials = credentials_of(identity, subject)
+        token_subject = credentials.id if credentials is not None else ""
+        self._app = create_app(self._service, name, identity, token_subject)
         self._checks = Checks(credentials, introduces=isinstance(identity, StaticJwt))
         self._door = Door(self._service, name, credentials) if credentials is not None else None
         self._address = Address(name, self._app.id())

@@ -78,12 +78,12 @@ class SlimTransport:
         """Where the node is."""
         return self.connection.endpoint
 
-    async def open(self, name: str) -> SlimPort:
+    async def open(self, name: str, subject: str = "") -> SlimPort:
         """See `Transport.open`."""
         # Both join at once: the first message of a process waits for that.
         watched = asyncio.ensure_future(self._begin_to_watch())
         try:
-            port = await self._join(name)
+            port = await self._join(name, subject)
         except BaseException:
             watched.cancel()
             await asyncio.gather(watched, return_exceptions=True)
@@ -105,10 +105,10 @@ class SlimTransport:
                 self._probe = await self._join(_PROBE)
                 self._watcher = asyncio.create_task(self._watch(self._probe), name="slim-watch")
 
-    async def _join(self, name: str) -> SlimPort:
+    async def _join(self, name: str, subject: str = "") -> SlimPort:
         if not await self.endpoint.listening():
             raise no_node(self.endpoint)
-        port = SlimPort(self, name, self._identity)
+        port = SlimPort(self, name, self._identity, subject or name)
         try:
             await port.join()
         except BaseException:
@@ -162,8 +162,10 @@ class SlimTransport:
                         await self._ports[turn % len(self._ports)].reconnect_if_given_up()
                     continue
                 self._up.clear()
+                _logger.warning("The SLIM node at %s is away; what is sent waits for it.", self.endpoint)
                 await self._repair(probe)
                 self._up.set()
+                _logger.warning("The SLIM node at %s is back.", self.endpoint)
                 for callback in list(self._returned):
                     callback()
             except Exception:
