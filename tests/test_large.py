@@ -319,7 +319,7 @@ async def test_whatever_is_split_is_joined_in_order() -> None:
     halves = Halves()
     sizes = [PART + 1, 3 * PART, 5 * PART - 7]
     frames = [wire.encode(wire.Reply(number, content(size))) for number, size in enumerate(sizes, 1)]  # type: ignore[arg-type]
-    for number, frame in enumerate(frames):
+    for number, frame in enumerate(frames, 1):
         halves.splitter.add(number, frame)
     joined: list[wire.Frame] = []
     for piece in halves.pieces():
