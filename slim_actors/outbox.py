@@ -55,6 +55,8 @@ _ATTEMPT = 60.0
 """Seconds that one attempt may take, in the mailbox and in the handler."""
 
 _LOOK_EVERY = 2.0
+_LANE_KEEPS = 60.0
+"""Seconds for which a lane without messages is kept: one for each user, say, would be many."""
 _BACKOFF = Backoff()
 _FRAME_ROOM = 4096
 
@@ -197,6 +199,10 @@ class Outbox:
             lane = self._lanes[route] = _Lane(self, route)
         return lane
 
+    def forget_lane(self, route: str) -> None:
+        """Take note that a lane has ended: there was nothing to deliver; the next message makes another."""
+        del self._lanes[route]
+
     async def relay(self, route: Route, parcel: Parcel, below: int) -> None:
         """Try once to have a message handled."""
         source = self.store.id
@@ -290,7 +296,13 @@ class _Lane:
                 self._flying[parcel.number] = asyncio.create_task(self._deliver(parcel, found.below))
             if self._flying.keys() <= self._resting and not self._wake.is_set():
                 self.idle.set()
-            await self._wake.wait()
+            try:
+                async with asyncio.timeout(None if self._flying else _LANE_KEEPS):
+                    await self._wake.wait()
+            except TimeoutError:
+                if not self._wake.is_set():
+                    outbox.forget_lane(self._text)
+                    return
 
     async def _deliver(self, parcel: Parcel, below: int) -> None:
         try:

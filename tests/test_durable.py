@@ -360,6 +360,23 @@ async def test_one_that_was_begun_goes_on_when_its_sender_is_gone(endpoint: str,
         assert (gate.began, gate.cancelled) == (["on"], [])
 
 
+async def test_a_lane_without_messages_ends_and_the_next_message_makes_another(
+    test_runtime: TestRuntime,
+) -> None:
+    await test_runtime.spawn(Ledger)
+    outbox = test_runtime._outbox
+    assert outbox is not None
+    nobody = Anycast("test/ns/nobody")
+    await test_runtime.tell(nobody, Enter(0), durable=True)
+    for number in (1, 2):
+        await test_runtime.tell(ROUTE, Enter(number), durable=True)
+        assert len(outbox._lanes) == 2
+        await asyncio.sleep(1000)
+        assert await entries(test_runtime) == list(range(1, number + 1))
+        # The other one still has what it cannot deliver.
+        assert [lane._route for lane in outbox._lanes.values()] == [nobody]
+
+
 async def test_stores_keep_what_was_put_in_order(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "store.db")
     await store.open()

@@ -426,7 +426,7 @@ async def test_what_is_asked_while_a_pin_is_made_comes_in_the_order_of_asking(
 async def test_a_pin_that_is_being_made_is_kept_and_one_that_failed_is_not(
     test_runtime: TestRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(table, "_MOST_PINS", 2)
+    monkeypatch.setattr(table, "_MANY", 2)
     pins = (await test_runtime._own.get())._table
     nobody, nobody_else = Unicast("test/ns/nobody"), Unicast("test/ns/nobody-else")
     pin = pins.pin(nobody)
@@ -643,3 +643,39 @@ async def test_a_pin_that_is_left_and_cancelled_meanwhile_keeps_no_session(
             await asyncio.sleep(0)
         await asyncio.wait([task])
     await eventually(lambda: test_runtime.sessions == before, within=60)
+
+
+async def test_pools_without_a_replica_are_forgotten_and_those_of_use_are_not(
+    test_runtime: TestRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "_MANY", 4)
+    ref = await test_runtime.spawn(Echo)
+    assert await test_runtime.ask(ECHO, 0) == 0
+    pools = (await test_runtime._own.get())._table
+    known = pools.pool(ECHO)
+
+    async def ask_nobody(first: int) -> None:
+        for number in range(first, first + 20):
+            with pytest.raises(NoRoute):
+                await test_runtime.ask(Anycast(f"test/nobody/n{number}"), "x")
+
+    await ask_nobody(0)
+    assert len(pools._pools) <= 4
+    assert pools.pool(ECHO) is known
+    # One for which somebody waits until the node is there again is kept, whoever else comes meanwhile.
+    test_runtime.network.outage()
+    route = Anycast("test/ns/waited-for")
+    waiting = asyncio.create_task(test_runtime.ask(route, "x", timeout=1000))
+    await asyncio.sleep(1)
+    waited_for = pools.pool(route)
+    for number in range(20):
+        pools.pool(Anycast(f"test/nobody/m{number}"))
+    assert pools.pool(route) is waited_for
+    test_runtime.network.restore()
+    with pytest.raises(NoRoute):
+        await waiting
+    await ref.stop()
+    await ask_nobody(20)
+    assert known not in pools._pools.values()
+    assert waited_for not in pools._pools.values()
+    assert len(pools._pools) <= 4

@@ -81,6 +81,12 @@ class Discovery:
         return self.known.values()
 
     @property
+    def is_of_use(self) -> bool:
+        """Whether there is a live replica, or one is being looked for."""
+        is_exploring = self._explorer is not None and not self._explorer.done()
+        return bool(self._setups or self.live) or is_exploring
+
+    @property
     def usable(self) -> list[Peer]:
         """Those that are not stopping."""
         return [peer for peer in self.live if not peer.is_leaving]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 from slim_actors.errors import DeliveryError
 from slim_actors.routing.breaker import Breaker
@@ -40,6 +41,7 @@ class Pool:
         self.name = name
         self.discovery = Discovery(find, self._joined, self._lost)
         """Who there is to choose from."""
+        self._users = 0
         # The same that discovery has: each message looks here.
         self._known = self.discovery.known
         self._turns = itertools.count(1)
@@ -48,6 +50,20 @@ class Pool:
         self._last: Peer | None = None
         """Where the last message went of those that `at_hand` chose for."""
         self._breakers: dict[str, Breaker] = {}
+
+    @property
+    def is_of_use(self) -> bool:
+        """Whether there is a live replica, one is being looked for, or somebody waits for that."""
+        return self._users > 0 or self.discovery.is_of_use
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Say that somebody waits until one is chosen, or goes on to send more."""
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
 
     def breaker(self, wire_type: str) -> Breaker:
         """Give what knows how the replicas do with messages of a type."""

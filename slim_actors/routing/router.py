@@ -118,7 +118,8 @@ class Router:
         messages = tuple(messages)
         if not self._hooks.sending:
             pool = self._table.pool(route) if isinstance(route, Anycast) else None
-            await Bulk(self, route, pool, messages, expires, _for_tell(context)).send()
+            with NOBODY if pool is None else pool.in_use():
+                await Bulk(self, route, pool, messages, expires, _for_tell(context)).send()
             return
         # Each by itself, so that the hooks see it so.
         tells = [self.tell(Call(), route, message, expires, context) for message in messages]
@@ -281,9 +282,10 @@ class Router:
     async def _somebody(self, pool: Pool, breaker: Breaker, trials: Trials) -> Peer:
         """Wait for the replica that a message is tried with next."""
         try:
-            peer: Peer = await self._when_there(
-                lambda: pool.acquire(breaker, trials.refused, ask_first=trials.losses > 0)
-            )
+            with pool.in_use():
+                peer: Peer = await self._when_there(
+                    lambda: pool.acquire(breaker, trials.refused, ask_first=trials.losses > 0)
+                )
         except (NothingLeft, NoRoute) as error:
             # Whoever there was refused; the last word counts.
             last = next(reversed(trials.refused.values()), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TypeVar
 
 from slim_actors.errors import CallCycle
 from slim_actors.limits import Limits
@@ -20,7 +21,11 @@ from slim_actors.transport.base import SessionOptions
 
 __all__ = ["RoutingTable"]
 
-_MOST_PINS = 256
+R = TypeVar("R", Anycast, Unicast)
+U = TypeVar("U", Pool, Pin)
+
+_MANY = 256
+"""Pools, or pins, from which on those of no use are forgotten."""
 
 
 class RoutingTable:
@@ -40,6 +45,7 @@ class RoutingTable:
         self._latest: tuple[Anycast, Pool] | None = None
         self._pins: dict[Unicast, Pin] = {}
         self._explicit: set[Pin] = set()
+        self._most_pools = self._most_pins = _MANY
         self._is_closed = False
 
     def pool(self, route: Anycast) -> Pool:
@@ -54,6 +60,7 @@ class RoutingTable:
         pool = self._pools.get(route)
         if pool is None:
             self._check_open()
+            self._most_pools = _make_room(self._pools, self._most_pools)
             options = SessionOptions(route.mls, route.max_retries, route.timeout)
 
             async def find() -> Peer:
@@ -74,7 +81,7 @@ class RoutingTable:
         """
         pin = self._pins.get(route)
         if pin is None:
-            self._make_room_for_a_pin()
+            self._most_pins = _make_room(self._pins, self._most_pins)
             pin = self._pins[route] = self._new_pin(route)
         return pin
 
@@ -130,14 +137,6 @@ class RoutingTable:
         ends: list[Discovery | Pin] = [*(pool.discovery for pool in self._pools.values()), *pins]
         await asyncio.gather(*(end.close() for end in ends))
 
-    def _make_room_for_a_pin(self) -> None:
-        """Forget the pins without a replica, lost or never found: who answers everybody makes many pins."""
-        if len(self._pins) < _MOST_PINS:
-            return
-        lost = [route for route, pin in self._pins.items() if not pin.is_of_use]
-        for route in lost:
-            del self._pins[route]
-
     def _check_open(self) -> None:
         if self._is_closed:
             raise sender_stopped()
@@ -156,3 +155,17 @@ class RoutingTable:
             return Peer(session, self._pulse, self._limits) if framed else PlainPeer(session, self._pulse)
 
         return Pin(route, find)
+
+
+def _make_room(known: dict[R, U], most: int) -> int:
+    """Forget what has no replica, lost or never found, if there is much: who answers everybody makes many.
+
+    Returns:
+        With how many this is to be done next: it looks at all, and so not each time where all are of use.
+    """
+    if len(known) < most:
+        return most
+    useless = [route for route, one in known.items() if not one.is_of_use]
+    for route in useless:
+        del known[route]
+    return max(_MANY, 2 * len(known))
