@@ -244,16 +244,6 @@ async def test_a_change_under_load_reloads_the_replicas_and_fails_no_ask(
     assert agents.stop() == 0
 
 
-def test_reload_without_watchfiles_says_what_to_install(start: Starter, tmp_path: Path) -> None:
-    (tmp_path / "watchfiles.py").write_text("raise ImportError\n")
-    agents = start("run", "agents/echo.py", "--reload", PYTHONPATH=str(tmp_path))
-    assert agents.wait() == 2
-    assert (
-        "error: --reload needs watchfiles: install it with pip install 'slim-actors[reload]'."
-        in agents.output
-    )
-
-
 async def test_a_replica_that_leaks_is_replaced_at_its_limit_and_fails_no_ask(
     start: Starter, endpoint: str, folder: Path
 ) -> None:

@@ -170,9 +170,18 @@ async def _run(task: Task, replicas: int, settings: Settings, limits: ReplicaLim
         except (OSError, ConfigurationError) as error:
             line("control", f"restart, scale and ps will not find this run: {error}", style="yellow")
         if task.tell_files:
-            stack.callback(asyncio.create_task(reload_on_change(supervisor)).cancel)
+            reloading = asyncio.create_task(reload_on_change(supervisor))
+            reloading.add_done_callback(_reload_ended)
+            stack.callback(reloading.cancel)
         await supervisor.run()
         return Exit.INTERRUPTED if supervisor.was_cut_short else Exit.OK
+
+
+def _reload_ended(reloading: asyncio.Task[None]) -> None:
+    error = None if reloading.cancelled() else reloading.exception()
+    if error is not None:
+        text = f"changes are not seen any more: {type(error).__name__}: {error}; start the run anew"
+        line("reload", text, style="bold red")
 
 
 def _on_signals(supervisor: Supervisor) -> None:
