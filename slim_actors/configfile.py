@@ -12,7 +12,7 @@ from typing import Any
 from attrs import field, frozen
 
 from slim_actors.errors import ConfigurationError
-from slim_actors.files import read_text
+from slim_actors.files import read_text, to_path
 
 __all__ = ["COMMANDS", "VARIABLE", "ConfigFile", "find_file", "nearest", "private", "read_file"]
 
@@ -91,14 +91,16 @@ def read_file(path: Path) -> ConfigFile:
     Raises:
         ConfigurationError: It cannot be read, or is no TOML.
     """
-    path = path.expanduser()
+    path = to_path(path)
     text, data = _parse(path)
     prefix = ""
     if path.name == _PROJECT:
         prefix = f"tool.{_TOOL}"
-        data = data.get("tool", {}).get(_TOOL)
-        if not isinstance(data, dict):
+        tool = data.get("tool")
+        table = tool.get(_TOOL) if isinstance(tool, dict) else None
+        if not isinstance(table, dict):
             raise ConfigurationError(f"{path} has no table [tool.{_TOOL}].")
+        data = table
     commands = {name: data.pop(name) for name in COMMANDS if isinstance(data.get(name), dict)}
     return ConfigFile(path, data, commands, text, prefix)
 
@@ -154,5 +156,7 @@ def _parse(path: Path) -> tuple[str, dict[str, Any]]:
     text = read_text(path, "configuration file")
     try:
         return text, tomllib.loads(text)
+    except RecursionError:
+        raise ConfigurationError(f"The configuration file {path} is nested too deep.") from None
     except ValueError as error:
         raise ConfigurationError(f"The configuration file {path} is no TOML: {error}.") from None

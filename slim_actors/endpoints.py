@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from slim_actors.checks import is_passable
 from slim_actors.errors import ConfigurationError, NodeUnreachable
 
 __all__ = ["DEFAULT_ENDPOINT", "Endpoint", "is_this_machine", "no_node"]
@@ -48,20 +49,19 @@ class Endpoint(Struct, frozen=True):
             >>> str(Endpoint.parse("127.0.0.1:46357"))
             'http://127.0.0.1:46357'
         """
-        wrong = ConfigurationError(
-            f"{text!r} is not an endpoint: write http://HOST:PORT, https://HOST:PORT, ws://HOST:PORT "
-            "or unix:///PATH."
-        )
+        wrong = _no_endpoint(text)
         scheme, separator, rest = text.strip().partition("://")
         if not separator:
             scheme, rest = "http", scheme
         if scheme not in _SCHEMES:
             raise wrong
         if scheme == "unix":
-            if not rest.startswith(("/", ".")) or "\0" in rest or not _is_unicode(rest):
+            if not rest.startswith(("/", ".")) or not is_passable(rest):
                 raise wrong
             # Absolute, for the node and its clients may run in different folders.
             return cls(scheme, path=_fitting(str(Path(rest).absolute())))
+        if _has_more(rest):
+            raise wrong
         try:
             parts = urlsplit(f"//{rest}")
             host, port = parts.hostname, parts.port
@@ -157,12 +157,19 @@ def is_this_machine(host: str) -> bool:
         return False
 
 
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _has_more(text: str) -> bool:
+    """Tell whether there is a user, a query or a fragment, each of which may have a secret in it."""
+    return any(mark in text for mark in "@?#")
+
+
+def _no_endpoint(text: str) -> ConfigurationError:
+    forms = "write http://HOST:PORT, https://HOST:PORT, ws://HOST:PORT or unix:///PATH"
+    if not _has_more(text):
+        return ConfigurationError(f"{text!r} is not an endpoint: {forms}.")
+    return ConfigurationError(
+        f"The endpoint has '@', '?' or '#', and is not shown, for a secret may be in it: {forms}. A login at "
+        "the node is given by --node-user and --node-password."
+    )
 
 
 def _fitting(path: str) -> str:

@@ -11,8 +11,22 @@ __all__ = ["check_readable", "read_text", "to_path"]
 
 
 def to_path(value: str | os.PathLike[str]) -> Path:
-    """Give a path as a user writes it."""
-    return Path(value).expanduser()
+    """Give a path as a user writes it.
+
+    Raises:
+        ConfigurationError: It is none, or begins with a home folder that cannot be found.
+    """
+    path = Path(value)
+    try:
+        is_path = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        is_path = False
+    if not is_path:
+        raise ConfigurationError(f"{str(path)!r} is no path: it has a character that no path can have.")
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ConfigurationError(f"The home folder that {path} begins with cannot be found.") from None
 
 
 def read_text(file: Path, what: str) -> str:

@@ -13,7 +13,7 @@ from attrs import field, frozen
 from attrs.converters import optional
 from attrs.validators import min_len
 
-from slim_actors.checks import is_number
+from slim_actors.checks import is_number, is_passable
 from slim_actors.errors import ConfigurationError
 from slim_actors.files import to_path
 
@@ -39,8 +39,12 @@ def check_secret(secret: str) -> str:
     """Return the secret if SLIM takes it.
 
     Raises:
-        ConfigurationError: It is too short.
+        ConfigurationError: It is too short, or no text that can be passed on to replicas.
     """
+    if not is_passable(secret):
+        raise ConfigurationError(
+            "The shared secret must be a text in Unicode (UTF-8), without a null character."
+        )
     size = len(secret.encode())
     if size < MIN_SECRET_BYTES:
         raise ConfigurationError(

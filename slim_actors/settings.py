@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from attrs import Attribute, field, fields, frozen
 
+from slim_actors.checks import is_passable
 from slim_actors.configfile import COMMANDS, ConfigFile, find_file, nearest, private, read_file
 from slim_actors.configfile import VARIABLE as FILE_VARIABLE
 from slim_actors.endpoints import DEFAULT_ENDPOINT, Endpoint
 from slim_actors.errors import ConfigurationError
+from slim_actors.files import to_path
 from slim_actors.identity import Identity, Jwt, SharedSecret, Spire, StaticJwt
 from slim_actors.secret import local_secret
 from slim_actors.slimconfig import VARIABLE as SLIM_VARIABLE
@@ -160,7 +162,10 @@ class Settings:
             # It was allowed for another endpoint.
             files.pop("insecure", None)
         named = (str(file.path) if file else "", slim_name(slim) if slim else "")
-        return cls(**_over(files, nearer), sources=tuple(name for name in named if name))
+        found = _over(files, nearer)
+        for one in cls.each():
+            _check_passable(one, found.get(one.name))
+        return cls(**found, sources=tuple(name for name in named if name))
 
     @classmethod
     def each(cls) -> list[Attribute[Any]]:
@@ -354,19 +359,27 @@ def _of_file(one: Attribute[Any], value: Any, file: ConfigFile) -> Any:
     if kind is tuple:
         value = [value] if isinstance(value, str) else value
         fits = isinstance(value, list) and all(isinstance(each, str) and each for each in value)
+    is_secret = one.metadata["kind"] == "secret"
+    if is_secret:
+        private(file.path, one.name)
     if not fits:
         words = {str: "a text", bool: "true or false", tuple: "a text or a list of texts"}
-        raise ConfigurationError(
-            f"{file.where(one.name)}: {one.name} is {value!r}, but must be {words[kind]}."
-        )
+        is_now = "is of another kind" if is_secret else f"is {value!r}"
+        raise ConfigurationError(f"{file.where(one.name)}: {one.name} {is_now}, but must be {words[kind]}.")
     folder = file.path.absolute().parent
-    if one.metadata["kind"] == "secret":
-        private(file.path, one.name)
     if one.metadata["kind"] == "path":
-        return str(folder / Path(value).expanduser())
+        return str(folder / to_path(value))
     if one.name == "endpoint" and value.startswith("unix://."):
         return f"unix://{folder / value.removeprefix('unix://')}"
     return tuple(value) if kind is tuple else value
+
+
+def _check_passable(one: Attribute[Any], value: Any) -> None:
+    """Refuse what could not be in a variable, which is how replicas get it."""
+    for text in value if isinstance(value, tuple) else (value,):
+        # A path has the bytes of the system; whoever opens it says what is wrong with it.
+        if isinstance(text, str) and one.metadata["kind"] != "path" and not is_passable(text):
+            raise ConfigurationError(f"{one.name} has a null character, or one that is no Unicode (UTF-8).")
 
 
 def _over(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:

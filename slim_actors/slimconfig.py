@@ -15,6 +15,7 @@ from typing import Any
 from msgspec import Struct
 
 from slim_actors.configfile import nearest, private
+from slim_actors.endpoints import Endpoint
 from slim_actors.errors import ConfigurationError
 from slim_actors.files import read_text, to_path
 
@@ -69,12 +70,17 @@ def read_slim_config(given: str) -> dict[str, Any]:
         ConfigurationError: It cannot be read, has an unknown key, or asks for something that slim-actors
             cannot honour.
     """
-    if given.lstrip().startswith("{"):
-        return _Reader(_INLINE, None).read(_json(given, _INLINE))
-    path = to_path(given)
-    text = read_text(path, "SLIM client configuration")
-    data = _yaml(text, path) if path.suffix in (".yaml", ".yml") else _json(text, str(path))
-    return _Reader(str(path), path).read(data)
+    name, path = slim_name(given), None
+    try:
+        if name == _INLINE:
+            data = _json(given, name)
+        else:
+            path = to_path(given)
+            text = read_text(path, "SLIM client configuration")
+            data = _yaml(text, path) if path.suffix in (".yaml", ".yml") else _json(text, name)
+        return _Reader(name, path).read(data)
+    except RecursionError:
+        raise ConfigurationError(f"{name} is nested too deep.") from None
 
 
 def slim_name(given: str) -> str:
@@ -92,6 +98,8 @@ class _Reader(Struct, frozen=True):
         endpoint = client.get("endpoint")
         if not isinstance(endpoint, str) or not endpoint:
             raise ConfigurationError(f"{self.name} has no endpoint.")
+        # Before any sentence says it: there may be a secret in a wrong one.
+        Endpoint.parse(endpoint)
         secure = endpoint.startswith(("https://", "wss://"))
         settings = self._tls(self._mapping(client.get("tls"), "tls"), endpoint, secure=secure)
         literal = self._mapping(self._mapping(self._only_client(data), "").get("auth"), "auth")
@@ -126,12 +134,20 @@ class _Reader(Struct, frozen=True):
     def _source(self, tls: Mapping[str, Any], key: str, names: dict[str, str]) -> dict[str, Any]:
         """Read certificates in the newer form, ``{type: file, …}``, or in the older one."""
         source = dict(self._mapping(tls.get(key), f"tls.{key}"))
-        kind = source.pop("type", "none")
-        if kind == "none":
-            return {old: tls[old] for old in names.values() if tls.get(old)}
-        if kind != "file":
+        older = {old: tls[old] for old in names.values() if tls.get(old)}
+        kind = source.pop("type", None if source else "none")
+        if kind is None:
+            raise ConfigurationError(f"{self.name} has tls.{key} without a type: give type: file.")
+        if kind not in ("file", "none"):
             raise self._no(f"tls.{key} of type {kind}", "give type: file")
-        self._check_keys(source, tuple(names), (), f"tls.{key}.")
+        self._check_keys(source, tuple(names) if kind == "file" else (), (), f"tls.{key}.")
+        if kind == "none":
+            return older
+        if older:
+            raise ConfigurationError(f"{self.name} has both tls.{key} and tls.{next(iter(older))}: give one.")
+        missing = [new for new in names if not source.get(new)]
+        if missing:
+            raise ConfigurationError(f"{self.name}: tls.{key}.{missing[0]} is missing: a file.")
         return {names[new]: value for new, value in source.items()}
 
     def _auth(self, auth: Mapping[str, Any], literal: Mapping[str, Any]) -> dict[str, Any]:
@@ -144,10 +160,11 @@ class _Reader(Struct, frozen=True):
             return {}
         if kind == "spire":
             raise self._no("auth of type spire", "use basic, jwt, static_jwt or oidc")
+        if not isinstance(kind, str):
+            # Not shown: a secret may be in it.
+            raise ConfigurationError(f"{self.name}: auth.type is missing, or is no text.")
         if kind not in _AUTH_KINDS:
-            raise ConfigurationError(
-                f"{self.name}: {kind!r} is no type of auth{nearest(str(kind), _AUTH_KINDS)}"
-            )
+            raise ConfigurationError(f"{self.name}: {kind!r} is no type of auth{nearest(kind, _AUTH_KINDS)}")
         values = {key: value for key, value in auth.items() if key != "type" and value is not None}
         for secret in ("password", "client_secret"):
             if self.path is not None and secret in values and "${" not in str(literal.get(secret, "")):
@@ -188,11 +205,16 @@ class _Reader(Struct, frozen=True):
             "issuer": "node_issuer", "iss": "node_issuer", "subject": "node_subject", "sub": "node_subject",
         }  # fmt: skip
         self._check_keys(claims, tuple(names), ("custom_claims",), "auth.claims.")
-        found = {names[key]: value for key, value in claims.items() if value}
-        if isinstance(found.get("node_audience"), list):
-            found["node_audience"] = tuple(found["node_audience"])
-        elif "node_audience" in found:
-            found["node_audience"] = (found["node_audience"],)
+        given = {key: value for key, value in claims.items() if value is not None}
+        audiences = {key: given.pop(key) for key in list(given) if names[key] == "node_audience"}
+        found: dict[str, Any] = self._texts(given, names, "auth.claims.")
+        for claim, audience in audiences.items():
+            several = audience if isinstance(audience, list) else [audience]
+            if not several or not all(isinstance(one, str) and one for one in several):
+                raise ConfigurationError(
+                    f"{self.name}: auth.claims.{claim} must be a text or a list of texts."
+                )
+            found["node_audience"] = tuple(several)
         return {"node_jwt": self._path(file), **found}
 
     def _oidc(self, auth: dict[str, Any]) -> dict[str, Any]:
@@ -216,7 +238,10 @@ class _Reader(Struct, frozen=True):
         clients: list[Any] = []
         for service in self._mapping(data["services"], "services").values():
             plane = self._mapping(self._mapping(service, "services").get("dataplane"), "dataplane")
-            clients += plane.get("clients") or []
+            some = plane.get("clients") or []
+            if not isinstance(some, list):
+                raise ConfigurationError(f"{self.name}: dataplane.clients must be a list.")
+            clients += some
         if len(clients) != 1:
             raise ConfigurationError(f"{self.name} has {len(clients)} clients, but must have one.")
         return clients[0]
@@ -245,16 +270,18 @@ class _Reader(Struct, frozen=True):
             raise ConfigurationError(f"{self.name}: tls.{key} is {value!r}, but must be true or false.")
         return value
 
-    def _texts(self, values: Mapping[str, Any], names: dict[str, str]) -> dict[str, str]:
+    def _texts(
+        self, values: Mapping[str, Any], names: dict[str, str], prefix: str = "auth."
+    ) -> dict[str, str]:
         for key, value in values.items():
             if not isinstance(value, str) or not value:
-                raise ConfigurationError(f"{self.name}: auth.{key} must be a text.")
+                raise ConfigurationError(f"{self.name}: {prefix}{key} must be a text.")
         return {names[key]: value for key, value in values.items()}
 
     def _path(self, value: Any) -> str:
         if not isinstance(value, str):
             raise ConfigurationError(f"{self.name}: {value!r} is no path.")
-        path = Path(value).expanduser()
+        path = to_path(value)
         return str(path if self.path is None else self.path.absolute().parent / path)
 
     def _filled(self, value: Any) -> Any:
@@ -271,7 +298,7 @@ class _Reader(Struct, frozen=True):
             return os.environ[match[2]]
         try:
             return Path(self._path(match[2])).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError):
+        except (OSError, ValueError):
             raise ConfigurationError(
                 f"{self.name} wants the file {match[2]}, which cannot be read."
             ) from None
@@ -283,7 +310,7 @@ class _Reader(Struct, frozen=True):
 def _json(text: str, name: str) -> Any:
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ConfigurationError(f"{name} is no JSON, as a SLIM client configuration is: {error}.") from None
 
 
@@ -297,5 +324,16 @@ def _yaml(text: str, path: Path) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        why = " ".join(str(error).split())
-        raise ConfigurationError(f"{path} is no YAML: {why}.") from None
+        raise ConfigurationError(f"{path} is no YAML: {_why(error)}.") from None
+    except RecursionError:
+        raise
+    except Exception:  # noqa: BLE001 (a date that is none, a number without digits: each raises another thing)
+        raise ConfigurationError(f"{path} has a value that YAML cannot read.") from None
+
+
+def _why(error: Exception) -> str:
+    """Say what is wrong and where, without the text around it: a secret may be in that."""
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    # The names of these may be the beginning of a secret that was meant as a text.
+    what = re.sub(r"\b(alias|tag|handle)\b.*", r"\1", problem or "it has a character that is not allowed")
+    return f"{what} (line {mark.line + 1}, column {mark.column + 1})" if mark else what

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,11 @@ def test_a_test_runtime_looks_at_no_file_and_no_variable(
         ("endpoint = 5", ":1: endpoint is 5, but must be a text"),
         ("audience = [1]", r":1: audience is \[1\], but must be a text or a list of texts"),
         ("endpoint =", "slim-actors.toml is no TOML: Invalid value"),
+        ("a = " + "[" * 10_000, "slim-actors.toml is nested too deep"),
+        ('tls_ca = "~nouser/ca.crt"', "home folder that ~nouser/ca.crt begins with cannot be found"),
+        (r'tls_ca = "a\u0000b"', "is no path: it has a character that no path can have"),
+        (r'node_user = "a\u0000b"', "node_user has a null character"),
+        (r'audience = ["a", "a\u0000b"]', "audience has a null character"),
     ],
 )
 def test_a_mistake_in_a_file_is_one_sentence(project: Path, text: str, sentence: str) -> None:
@@ -177,12 +183,96 @@ def test_a_mistake_in_a_file_is_one_sentence(project: Path, text: str, sentence:
         Settings.find()
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("slim-actors.toml", "node_password = 12345678"),
+        ("slim-actors.toml", "shared_secret = ['12345678']"),
+        ("c.json", slim_json(auth={"type": "basic", "username": "u", "password": 12345678})),
+        ("c.json", slim_json(auth={"type": {"basic": {"password": "12345678"}}})),
+        ("c.json", slim_json(auth={"password": "12345678"})),
+        ("c.json", json.dumps({"endpoint": "http://u:12345678@127.0.0.1:1"})),
+        ("c.yaml", "auth: {password: '12345678"),
+        ("c.yaml", "auth: {password: *12345678}"),
+        ("c.yaml", "auth: {password: !12345678 x}"),
+        ("c.yaml", "password: 12345678: 5"),
+        ("c.yaml", "password: 12345678\x01"),
+    ],
+)
+def test_a_mistake_in_a_file_does_not_show_a_secret(project: Path, name: str, text: str) -> None:
+    file = write(project / name, text)
+    with pytest.raises(ConfigurationError) as raised:
+        Settings.find(slim_config=None if name == "slim-actors.toml" else str(file))
+    assert "12345678" not in str(raised.value)
+
+
+def test_a_secret_that_is_none_is_not_looked_at_in_a_file_that_others_can_read(project: Path) -> None:
+    write(project / "slim-actors.toml", "node_password = 12345678", 0o644)
+    with pytest.raises(ConfigurationError, match="chmod 600"):
+        Settings.find()
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "http://bob:hunter2@127.0.0.1:1",
+        "bob:hunter2@127.0.0.1:1",
+        "htp://bob:hunter2@127.0.0.1:1",
+        "http://127.0.0.1:1?token=hunter2",
+        "http://127.0.0.1:1/#hunter2",
+        "http://bob:hunter2?@127.0.0.1:1",
+        "unix://bob:hunter2@/s",
+    ],
+)
+def test_an_endpoint_with_more_than_a_place_is_refused_and_not_shown(endpoint: str) -> None:
+    with pytest.raises(ConfigurationError, match="--node-user and --node-password") as raised:
+        Settings.find(endpoint=endpoint).node  # noqa: B018
+    assert "hunter2" not in str(raised.value)
+    assert Settings.find(endpoint="unix:///a@b?c#d").node.path == "/a@b?c#d"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--tls-ca", "~nouser/x"], "cannot be found"),
+        (["--config", "~nouser/x"], "cannot be found"),
+        (["--slim-config", "~nouser/x"], "cannot be found"),
+        (
+            ["--slim-config", '{"endpoint": "https://n:1", "tls": {"ca_file": "~nouser/x"}}'],
+            "cannot be found",
+        ),
+        (
+            ["--slim-config", r'{"endpoint": "https://n:1", "tls": {"ca_file": "a\u0000"}}'],
+            "no path can have",
+        ),
+        (["--slim-config", r'{"endpoint": "https://n:1", "tls": {"ca_file": "\ud800"}}'], "no path can have"),
+        (["--slim-config", '{"a": ' + "[" * 100_000], "nested too deep"),
+        (["--shared-secret", os.fsdecode(b"\xff" * 40)], "no Unicode"),
+    ],
+)
+def test_a_path_or_a_text_that_is_none_is_one_sentence(
+    start: Starter, options: list[str], sentence: str
+) -> None:
+    send = start("send", "a/b/c", "hi", *options)
+    assert send.wait() == 2, send.output
+    assert re.fullmatch(f"error: .*{sentence}.*\n", send.output)
+
+
+@pytest.mark.parametrize("secret", ["\0" * 40, "x" * 40 + "\udcff", 5])
+def test_a_secret_that_is_no_text_is_refused(secret: Any) -> None:
+    with pytest.raises(ConfigurationError, match="must be a text in Unicode"):
+        SharedSecret(secret)
+
+
 def test_a_file_that_is_named_must_be_there(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match=r"missing\.toml cannot be read: No such file"):
         Settings.find(config="missing.toml")
     with pytest.raises(ConfigurationError, match=r"missing\.json cannot be read: No such file"):
         Settings.find(slim_config="missing.json")
     write(project / "pyproject.toml", "[project]")
+    with pytest.raises(ConfigurationError, match=r"has no table \[tool.slim-actors\]"):
+        Settings.find(config=str(project / "pyproject.toml"))
+    write(project / "pyproject.toml", "tool = 5")
     with pytest.raises(ConfigurationError, match=r"has no table \[tool.slim-actors\]"):
         Settings.find(config=str(project / "pyproject.toml"))
 
@@ -220,6 +310,10 @@ def test_no_record_shows_a_secret(project: Path) -> None:
 
 
 SECURE = {"endpoint": "https://n:1"}
+
+
+def signed(**claims: Any) -> dict[str, Any]:
+    return {"type": "jwt", "claims": claims, "key": {"type": "encoding", "key": {"file": "/k"}}}
 
 
 @pytest.mark.parametrize(
@@ -309,6 +403,25 @@ def test_the_client_configuration_of_slim_is_understood(
         ({**SECURE, "auth": {"type": "oidc", "issuer_url": "u", "policy": {}}}, "has auth.policy"),
         ({**SECURE, "auth": {"type": "basic", "username": "${env:NOT_SET}"}}, "variable NOT_SET: set it"),
         ({"services": {}}, "has 0 clients, but must have one"),
+        ({"services": {"slim/0": {"dataplane": {"clients": 5}}}}, "clients must be a list"),
+        ({**SECURE, "auth": signed(issuer=5)}, "auth.claims.issuer must be a text"),
+        ({**SECURE, "auth": signed(issuer=["a"])}, "auth.claims.issuer must be a text"),
+        ({**SECURE, "auth": signed(subject=7)}, "auth.claims.subject must be a text"),
+        ({**SECURE, "auth": signed(subject=["z"])}, "auth.claims.subject must be a text"),
+        ({**SECURE, "auth": signed(audience=7)}, "auth.claims.audience must be a text or a list"),
+        ({**SECURE, "auth": signed(audience=[7])}, "auth.claims.audience must be a text or a list"),
+        (
+            {**SECURE, "tls": {"ca_file": "x", "ca_source": {"type": "file"}}},
+            "both tls.ca_source and tls.ca_file",
+        ),
+        (
+            {**SECURE, "tls": {"ca_file": "x", "ca_source": {"type": "file", "path": "y"}}},
+            "both tls.ca_source and tls.ca_file",
+        ),
+        ({**SECURE, "tls": {"ca_source": {"type": "file"}}}, "tls.ca_source.path is missing"),
+        ({**SECURE, "tls": {"ca_source": {"type": "none", "path": "y"}}}, "unknown key tls.ca_source.path"),
+        ({**SECURE, "tls": {"ca_source": {"path": "y"}}}, "ca_source without a type"),
+        ({**SECURE, "tls": {"source": {"type": "file", "cert": "c"}}}, "tls.source.key is missing"),
         ([], "must be a mapping"),
     ],
 )
@@ -325,6 +438,25 @@ def test_a_configuration_that_is_no_json_or_yaml_is_said(project: Path) -> None:
             read_slim_config(str(file))
     with pytest.raises(ConfigurationError, match="is no JSON"):
         read_slim_config("{")
+    file = write(project / "c.yaml", "endpoint: 'https://n:1'\nauth: {password: [}")
+    with pytest.raises(ConfigurationError, match=r"found '}' \(line 2, column 19\)\.$"):
+        read_slim_config(str(file))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("a: 2020-13-45", "has a value that YAML cannot read"),
+        ("a: !!int ''", "has a value that YAML cannot read"),
+        ("a: !!timestamp x", "has a value that YAML cannot read"),
+        ("&a [*a]", "nested too deep"),
+        ("[" * 5_000, "nested too deep"),
+    ],
+)
+def test_a_value_that_yaml_cannot_read_is_said(project: Path, text: str, sentence: str) -> None:
+    file = write(project / "c.yaml", text)
+    with pytest.raises(ConfigurationError, match=sentence):
+        read_slim_config(str(file))
 
 
 def test_commands_take_their_own_options_from_a_file(project: Path, start: Starter, endpoint: str) -> None:
@@ -360,6 +492,18 @@ def test_commands_take_their_own_options_from_a_file(project: Path, start: Start
     assert ask.output == "found\n"
 
 
+def test_the_store_of_a_run_may_be_in_a_file_and_is_relative_to_it(
+    project: Path, start: Starter, endpoint: str
+) -> None:
+    write(
+        project / "slim-actors.toml",
+        f'endpoint = "{endpoint}"\nshared_secret = "{SECRET}"\n[run]\nstore = "ledger.db"\n',
+    )
+    run = start("run", str(ROOT / "tests/keeping.py:Ledger"), cwd=Path.cwd())
+    run.until("^joined")
+    assert (project / "ledger.db").stat().st_size > 0
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -370,6 +514,9 @@ def test_commands_take_their_own_options_from_a_file(project: Path, start: Start
         ("[run]\n\nreplicas = 'many'", ":3: replicas is 'many', but must be a whole number"),
         ("[run]\nreplicas = true", ":2: replicas is True, but must be a whole number"),
         ("[run]\nmls = 1", ":2: mls is 1, but must be true or false"),
+        ("[run]\nstore = 1", ":2: store is 1, but must be a text"),
+        ('[run]\nstore = "~nouser/x"', "home folder that ~nouser/x begins with cannot be found"),
+        ('[run]\nstore = "a\\u0000b"', "is no path: it has a character that no path can have"),
     ],
 )
 def test_a_mistake_in_the_table_of_a_command_is_one_sentence(

@@ -157,7 +157,14 @@ def test_nothing_of_it_is_imported_unless_it_is_wanted(start: Starter, endpoint:
     [
         ("sys.modules['opentelemetry'] = None", "run pip install 'slim-actors[otel]'"),
         ("os.environ['OTEL_EXPORTER_OTLP_TIMEOUT'] = 'soon'", "An OTEL_ variable cannot be used: .*'soon'"),
-        ("os.environ['OTEL_EXPORTER_OTLP_PROTOCOL'] = 'http/protobuf'", "exported by 'grpc' here"),
+        (
+            "os.environ['OTEL_EXPORTER_OTLP_PROTOCOL'] = 'http/protobuf'",
+            "(?<=error: )OTEL_EXPORTER_OTLP_PROTOCOL is .*exported by 'grpc' here",
+        ),
+        ("os.environ['OTEL_EXPORTER_OTLP_COMPRESSION'] = 'zip'", "An OTEL_ variable cannot be used: .*zip"),
+        ("os.environ['OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT'] = 'x'", "An OTEL_ variable cannot be used: .*got x"),
+        ("os.environ['OTEL_PROPAGATORS'] = 'nosuch'", "An OTEL_ variable cannot be used: .*nosuch"),
+        ("os.environ['OTEL_BSP_MAX_QUEUE_SIZE'] = '-5'", "An OTEL_ variable cannot be used: "),
     ],
 )
 def test_what_is_missing_or_wrong_is_said_in_a_sentence(
@@ -173,7 +180,8 @@ main()
 """
     wrong = start("-c", script, python=True)
     assert wrong.wait() == 2, wrong.output
-    assert re.fullmatch(f"error: .*{re.escape(sentence) if '[' in sentence else sentence}.*\n", wrong.output)
+    sentence = re.escape(sentence) if "[" in sentence else sentence
+    assert re.fullmatch(f"error: .*{sentence}.*(?<![.])\\.\n", wrong.output)
 
 
 def test_providers_of_the_program_are_used_and_never_replaced(start: Starter, endpoint: str) -> None:

@@ -14,6 +14,7 @@ from typer.models import OptionInfo
 from slim_actors import configfile, slimconfig
 from slim_actors.configfile import ConfigFile, find_file, nearest, read_file
 from slim_actors.errors import ConfigurationError
+from slim_actors.files import to_path
 from slim_actors.settings import Settings
 
 __all__ = ["OtelOption", "with_settings"]
@@ -111,12 +112,12 @@ def _defaults(own: list[inspect.Parameter], file: ConfigFile, command: str) -> d
                 f"{where}: slim-actors {command} has no option {key}{nearest(key, filter(None, options))}"
             )
         kinds = _kinds(options[key].annotation)
-        given = {type(value), float} if type(value) is int else {type(value)}
-        if given.isdisjoint(kinds):
+        if _FITTING.get(type(value), frozenset()).isdisjoint(kinds):
             raise ConfigurationError(
                 f"{where}: {key} is {value!r}, but must be {' or '.join(_WORDS[kind] for kind in kinds)}."
             )
-        defaults[options[key].name] = value
+        is_path = Path in kinds
+        defaults[options[key].name] = file.path.absolute().parent / to_path(value) if is_path else value
     return defaults
 
 
@@ -136,7 +137,20 @@ def _kinds(annotation: Any) -> tuple[type, ...]:
     return tuple(one for one in get_args(kind) or (kind,) if one in _WORDS)
 
 
-_WORDS: dict[type, str] = {str: "a text", bool: "true or false", int: "a whole number", float: "a number"}
+_WORDS: dict[type, str] = {
+    str: "a text",
+    Path: "a text",
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+}
+_FITTING: dict[type, frozenset[type]] = {
+    str: frozenset((str, Path)),
+    bool: frozenset((bool,)),
+    int: frozenset((int, float)),
+    float: frozenset((float,)),
+}
+"""Which kinds of options the values of a file can be."""
 _CONTEXT = inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
 _SLIM_CONFIG = _keyword(
     "slim_config",

@@ -4,7 +4,7 @@
 imported otherwise. docs/telemetry.md says which spans and metrics there are.
 
 Raises:
-    ConfigurationError: On import: OpenTelemetry is not installed.
+    ConfigurationError: On import: OpenTelemetry is not installed, or an ``OTEL_…`` variable cannot be used.
 """
 
 from slim_actors.errors import ConfigurationError
@@ -18,5 +18,8 @@ except ModuleNotFoundError as error:
         f"OpenTelemetry needs the module {error.name}, which is not installed: "
         "run pip install 'slim-actors[otel]'."
     ) from None
+except ValueError as error:
+    # Some are read when OpenTelemetry is imported.
+    raise ConfigurationError(f"An OTEL_ variable cannot be used: {str(error).rstrip('.')}.") from None
 
 __all__ = ["Exporting", "Metering", "Tracing", "exporting", "restarts"]

@@ -53,8 +53,11 @@ async def exporting() -> AsyncIterator[None]:
     """
     try:
         exports = _exports()
-    except (ValueError, OSError) as error:
-        raise ConfigurationError(f"An OTEL_ variable cannot be used: {error}.") from None
+    except ConfigurationError:
+        raise
+    except Exception as error:  # noqa: BLE001 (OpenTelemetry raises what it likes for a wrong value)
+        why = str(error).rstrip(".") or type(error).__name__
+        raise ConfigurationError(f"An OTEL_ variable cannot be used: {why}.") from None
     try:
         yield
     finally:
