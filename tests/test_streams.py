@@ -411,6 +411,44 @@ async def test_a_producer_that_dies_ends_the_stream_with_peer_lost(world: World)
     assert got == [1]
 
 
+@pytest.mark.parametrize("is_left", [True, False])
+async def test_a_producer_ends_whose_reader_left_in_an_outage_or_lost_the_stream_in_it(
+    test_runtime: TestRuntime, is_left: bool
+) -> None:
+    class Feed(Agent, name="test/ns/feed"):
+        ended = asyncio.Event()
+
+        @handler
+        async def events(self, message: str) -> AsyncIterator[int]:
+            try:
+                yield 0
+                await asyncio.Event().wait()
+            finally:
+                self.ended.set()
+
+    await test_runtime.spawn(Feed)
+    caller = TestRuntime(network=test_runtime.network)
+    async with caller:
+
+        async def read() -> None:
+            async for _ in caller.stream(Anycast("test/ns/feed"), "x", timeout=1e6):
+                pass
+
+        reading = asyncio.create_task(read())
+        await asyncio.sleep(1)
+        test_runtime.network.outage()
+        await asyncio.sleep(1)
+        if is_left:
+            reading.cancel()
+            await asyncio.wait([reading])
+        test_runtime.network.restore()
+        async with asyncio.timeout(60):
+            await Feed.ended.wait()
+            if not is_left:
+                with pytest.raises(PeerLost, match="network was away"):
+                    await reading
+
+
 async def test_streams_go_through_pins_and_contexts(runtime: Runtime, counter: Counter) -> None:
     class Front(Agent, name="test/ns/front"):
         @handler

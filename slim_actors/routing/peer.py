@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from copy import copy
@@ -36,6 +37,8 @@ __all__ = ["Peer"]
 
 _FIRST_WINDOW = 256
 """Messages that may be under way before the agent's hello has said how many."""
+_MOST_LEFT = 256
+"""Flows of which it is said again after an outage that they are over."""
 _SEND_AGAIN_AFTER = 0.5
 """Seconds: both ends of a session come back from an outage, and each says so."""
 
@@ -62,6 +65,8 @@ class Peer:
         self.last_used = 0
         self.was_greeted = False
         """Whether it has said hello."""
+        self._cut_short: deque[int] = deque(maxlen=_MOST_LEFT)
+        """The last messages with flows that were cancelled: the word of it may be lost in an outage."""
         self._sent_again_at = float("-inf")
         self.is_lost = False
         """Whether nothing can be sent to it any more."""
@@ -179,7 +184,8 @@ class Peer:
     def resend(self) -> None:
         """Send again what has no outcome, after an outage in which it may have been lost.
 
-        The replica remembers ids, so it runs nothing twice. A flow of items cannot be sent again.
+        The replica remembers ids, so it runs nothing twice. A flow of items cannot be sent again: it ends,
+        and the replica is told so, as it is of those that were left meanwhile, or they would go on for ever.
         """
         if not self.was_greeted and not self._link.mls:
             # Its hello may be lost, and without one nothing is ever sent.
@@ -189,6 +195,9 @@ class Peer:
                 pending.end(
                     error=PeerLost(f"The network was away while items went to and fro with {self.address}.")
                 )
+                self._cut_short.append(pending.message.id)
+        for message_id in self._cut_short:
+            self._link.send(wire.Cancel(message_id))
         self._send_again()
 
     def _send_again(self) -> None:
@@ -268,6 +277,8 @@ class Peer:
         unfinished = pending.inlet is not None and not pending.inlet.is_over
         if was_sent and (unfinished or pending.is_late or not outcome.done() or outcome.cancelled()):
             self._link.send(wire.Cancel(pending.message.id))
+            if pending.has_flows:
+                self._cut_short.append(pending.message.id)
 
     def _leave_if_done(self) -> None:
         # The agent waits for this before it closes the door, so that nothing of ours is on its way then.
