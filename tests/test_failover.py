@@ -122,6 +122,7 @@ async def test_everybody_goes_on_after_the_node_was_killed_and_started_again(
             assert call.peer is not None
             answered[call.peer.instance] += 1
         assert set(answered) == set(alices)
+        await eventually(lambda: "is back." in caplog.text)
     said = [record.getMessage() for record in caplog.records if record.name == "slim_actors.transport"]
     assert said == [f"The SLIM node at {endpoint} is {what}" for what in (_AWAY, "back.")]
 
