@@ -124,6 +124,15 @@ def alive() -> list[int]:
     return [number for number, process in enumerate(made) if not process.is_over]
 
 
+async def scaled_down_and_up(one: Supervisor) -> None:
+    """Take the place of replica 2, for which process 3 is being started, and give it to process 4."""
+    await one.scale(1)
+    scaling = asyncio.create_task(one.scale(2))
+    await started(5)
+    made[4].become_ready()
+    await scaling
+
+
 async def test_a_restart_and_two_scalings_leave_as_many_replicas_as_were_asked_for() -> None:
     async with running(2) as one:
         restarting = asyncio.create_task(one.restart())
@@ -131,11 +140,7 @@ async def test_a_restart_and_two_scalings_leave_as_many_replicas_as_were_asked_f
         made[2].become_ready()
         await started(4)
         # The restart waits for the new replica 2, of which there is none any more, and then another one.
-        await one.scale(1)
-        scaling = asyncio.create_task(one.scale(2))
-        await started(5)
-        made[4].become_ready()
-        await scaling
+        await scaled_down_and_up(one)
         made[3].become_ready()
         await restarting
         assert serving(one) == alive() == [2, 4]
@@ -148,11 +153,7 @@ async def test_a_restart_makes_no_room_in_a_place_that_another_has_taken() -> No
         await made[2].load_a_state()
         made[2].become_ready()
         await started(4)
-        await one.scale(1)
-        scaling = asyncio.create_task(one.scale(2))
-        await started(5)
-        made[4].become_ready()
-        await scaling
+        await scaled_down_and_up(one)
         await made[3].load_a_state()
         await restarting
         assert serving(one) == alive() == [2, 4]
