@@ -42,7 +42,7 @@ class Pulse:
         self._patience = lost_after * 7 / 12
         self._idle = lost_after / 3
         self._unheard = lost_after * 5
-        self._lost_after = lost_after
+        self.lost_after = lost_after
         self._links: dict[Link, asyncio.Task[None] | None] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._task: asyncio.Task[None] | None = None
@@ -113,7 +113,7 @@ class Pulse:
         elif not await self._transport.check():
             await self._transport.available()
         else:
-            link.end(f"it gave no sign of life for {self._lost_after:.3g} s")
+            link.end(f"it gave no sign of life for {self.lost_after:.3g} s")
             # Is it the session or the peer? The others with it are asked at once.
             for other in list(self._links):
                 if other.peer.instance == link.peer.instance and other.last_heard <= began:

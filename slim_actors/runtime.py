@@ -66,7 +66,8 @@ class Runtime(Verbs):
             ``SLIM_NODE_USER`` and ``SLIM_NODE_PASSWORD``, or ``SLIM_NODE_JWT``, or ``SLIM_NODE_OIDC`` say.
         insecure: Allow an endpoint on another machine without TLS.
         embed_node: Start a node in this process if nothing listens at the endpoint.
-        lost_after: Seconds without a sign of life after which a peer is lost.
+        lost_after: Seconds without a sign of life after which a peer is lost. Above 30 s, a peer that was
+            frozen for more than those may need as many again after it woke up: SLIM gives it up then.
         middleware: Told what happens to messages, in this order.
         limits: What its agents take from their peers.
         enable_opentelemetry: Send traces and metrics to the OpenTelemetry collector that

@@ -83,6 +83,30 @@ async def test_a_frozen_replica_is_lost_and_a_busy_one_is_not(start: Starter, en
         assert await bob.ask(Unicast("test/ns/blocking"), 2.0, timeout=10) == "done"
 
 
+async def test_a_replica_that_wakes_up_before_it_counts_as_lost_goes_on_at_once(
+    start: Starter, endpoint: str
+) -> None:
+    _, alices = start_alices(start, endpoint, 2)
+    (frozen, pid), (other, _) = alices.items()
+    # With these SLIM itself would give it up after 0.2 s, and find it again with its next heartbeat.
+    route = Unicast(ALICE, instance=frozen, max_retries=1, timeout=0.1)
+    async with Runtime(endpoint, lost_after=30) as bob:
+        assert await bob.ask(route, "before") == "before"
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            held = []
+            for number in range(120):
+                assert await bob.ask(Unicast(ALICE, instance=other), number) == number
+                if not number % 60:
+                    held.append(asyncio.create_task(bob.ask(route, number, timeout=8)))
+                await asyncio.sleep(0.01)
+            assert not any(task.done() for task in held)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert await asyncio.gather(*held) == [0, 60]
+        assert await bob.ask(route, "after", timeout=8) == "after"
+
+
 async def test_a_handler_is_cancelled_when_its_caller_disappears(start: Starter, endpoint: str) -> None:
     gate = Gate()
     async with Runtime(endpoint, lost_after=1.0) as host:

@@ -34,7 +34,7 @@ from slim_actors.routing.pool import NothingLeft, Pool
 from slim_actors.routing.table import RoutingTable
 from slim_actors.routing.watch import Watch
 from slim_actors.streams import Inlet
-from slim_actors.transport.base import Port, SessionOptions, Transport
+from slim_actors.transport.base import Port, Transport
 
 if TYPE_CHECKING:
     from slim_actors.mailbox import Envelope
@@ -180,7 +180,7 @@ class Router:
 
     async def watch(self, route: Unicast, expires: float, ended: Callable[[str], None]) -> Watch:
         """Watch an instance; whoever begins that stops it."""
-        options = SessionOptions(route.mls, route.max_retries, route.timeout)
+        options = self._table.options(route)
         target = Address(route.name, route.instance or "")
 
         async def begin() -> Watch:

@@ -9,7 +9,7 @@ from slim_actors.errors import CallCycle
 from slim_actors.limits import Limits
 from slim_actors.names import Address
 from slim_actors.pulse import Pulse
-from slim_actors.routes import Anycast, Unicast
+from slim_actors.routes import Anycast, Route, Unicast
 from slim_actors.routing.discovery import Discovery
 from slim_actors.routing.origin import Origin
 from slim_actors.routing.peer import Peer
@@ -61,7 +61,7 @@ class RoutingTable:
         if pool is None:
             self._check_open()
             self._most_pools = _make_room(self._pools, self._most_pools)
-            options = SessionOptions(route.mls, route.max_retries, route.timeout)
+            options = self.options(route)
 
             async def find() -> Peer:
                 return Peer(
@@ -120,6 +120,10 @@ class RoutingTable:
         self._explicit.discard(pin)
         await pin.close()
 
+    def options(self, route: Route, *, framed: bool = True) -> SessionOptions:
+        """Give how the sessions of a route are set up."""
+        return SessionOptions(route.mls, route.max_retries, route.timeout, framed, self._pulse.lost_after)
+
     def resend(self) -> None:
         """Send again what has no outcome, everywhere; see `Peer.resend`."""
         for pool in self._pools.values():
@@ -144,7 +148,7 @@ class RoutingTable:
     def _new_pin(self, route: Unicast) -> Pin:
         self._check_open()
         framed = route.wire == "frames"
-        options = SessionOptions(route.mls, route.max_retries, route.timeout, framed)
+        options = self.options(route, framed=framed)
         target = Address(route.name, route.instance or "")
         if target == self._origin.address:
             # SLIM brings nobody's messages back to himself, so this would wait for discovery in vain.

@@ -46,6 +46,8 @@ class SessionOptions(Struct, frozen=True):
     timeout: float = 0.5
     framed: bool = True
     """Whether this side will speak the wire format; the peer is told so at set-up."""
+    lost_after: float = 0.0
+    """Seconds for which the session outlasts a peer that is silent."""
 
 
 class Session(Protocol):

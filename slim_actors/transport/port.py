@@ -9,6 +9,8 @@ from datetime import timedelta
 from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
+from msgspec import structs
+
 from slim_actors.backoff import Backoff
 from slim_actors.credentials import credentials_of
 from slim_actors.errors import Busy, Denied, NodeUnreachable, NoRoute, NotANode, Untrusted
@@ -103,14 +105,7 @@ class SlimPort:
 
     async def connect(self, target: Address, options: SessionOptions) -> SlimSession:
         """See `Port.connect`."""
-        config = slim.SessionConfig(
-            session_type=slim.SessionType.POINT_TO_POINT,
-            max_retries=options.max_retries,
-            interval=timedelta(seconds=options.timeout),
-            metadata={_FRAMED: "1"} if options.framed else {},
-            mls_settings=_MLS if options.mls else None,
-        )
-        creation = self.background(self._open(config, self._name_of(target), target, options))
+        creation = self.background(self._open_lasting(target, options))
         try:
             return await asyncio.shield(creation)
         except asyncio.CancelledError:
@@ -239,10 +234,19 @@ class SlimPort:
             f"Something listens at {connection.endpoint}, but does not answer as a SLIM node does: {why}."
         )
 
-    async def _open(
-        self, config: slim.SessionConfig, name: slim.Name, target: Address, options: SessionOptions
-    ) -> SlimSession:
-        creation = self.background(self._create(config, name, target, options))
+    async def _open_lasting(self, target: Address, options: SessionOptions) -> SlimSession:
+        session = await self._open(target, options)
+        if options.lost_after <= _waited(options):
+            return session
+        # SLIM gives up a peer that has left all retransmissions unanswered, and then holds back what is sent
+        # to it until its next heartbeat, up to half a minute after it woke up. But whether anybody is there
+        # at all is to be known sooner: so one session finds the peer, and another one lasts.
+        await session.close()
+        pause = options.lost_after / (options.max_retries + 1)
+        return await self._open(session.peer, structs.replace(options, timeout=pause))
+
+    async def _open(self, target: Address, options: SessionOptions) -> SlimSession:
+        creation = self.background(self._create(target, options))
         # SLIM drops in silence whom it does not believe, so if no answer comes, ask at the door why.
         await asyncio.wait([creation], timeout=_KNOCK_AFTER)
         if not creation.done() or isinstance(creation.exception(), NoRoute):
@@ -264,11 +268,16 @@ class SlimPort:
                 f"The SLIM node at {self._transport.connection.endpoint} is away."
             ) from None
 
-    async def _create(
-        self, config: slim.SessionConfig, name: slim.Name, target: Address, options: SessionOptions
-    ) -> SlimSession:
+    async def _create(self, target: Address, options: SessionOptions) -> SlimSession:
+        config = slim.SessionConfig(
+            session_type=slim.SessionType.POINT_TO_POINT,
+            max_retries=options.max_retries,
+            interval=timedelta(seconds=options.timeout),
+            metadata={_FRAMED: "1"} if options.framed else {},
+            mls_settings=_MLS if options.mls else None,
+        )
         try:
-            session = await self._app.create_session_and_wait_async(config, name)
+            session = await self._app.create_session_and_wait_async(config, self._name_of(target))
         except slim.SlimError as error:
             if "duplicate" in innermost(error):
                 raise Denied(
