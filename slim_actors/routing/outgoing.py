@@ -249,28 +249,33 @@ class Trials(Struct, eq=False):
     """What became of an Anycast message so far, at one replica after the other."""
 
     message: Outgoing
-    losses: int = 0
-    """How many replicas were lost with it."""
+    losses: list[PeerLost] = field(default_factory=list)
+    """Of the replicas that were lost with it."""
     refused: dict[str, DeliveryError] = field(default_factory=dict)
     """The instances that did not start it, and what they said."""
 
     def failed(self, peer: Replica, error: DeliveryError) -> None:
         """Take note of an error; it is raised again unless another replica may be tried."""
+        if not self._may_go_on(peer, error):
+            # One that was lost may have run it, whatever was said here.
+            error.may_have_run = error.may_have_run or bool(self.losses)
+            raise error
+
+    def _may_go_on(self, peer: Replica, error: DeliveryError) -> bool:
         message = self.message
         if message.items is not None and message.items.has_begun:
-            raise error
+            return False
         # One whose identity is refused later on may have started it, as one that is lost may have.
         if isinstance(error, Busy | CallCycle | Stopped | Untrusted) and not error.may_have_run:
             self.refused[peer.address.instance] = error
-            return
+            return True
         if not isinstance(error, PeerLost):
-            raise error
+            return False
         if not error.may_have_run:
-            return
-        self.losses += 1
+            return True
+        self.losses.append(error)
         # A message that takes its replica down with it must not go through all of them.
-        if self.losses > _MOST_LOSSES or not peer.is_idempotent(message.type):
-            raise error
+        return len(self.losses) <= _MOST_LOSSES and peer.is_idempotent(message.type)
 
 
 def too_late(call: Call[Any] | None, *, is_available: bool) -> DeliveryError:

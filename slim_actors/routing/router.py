@@ -30,7 +30,7 @@ from slim_actors.routing.origin import Origin
 from slim_actors.routing.outgoing import Late, Outgoing, Trials, too_late
 from slim_actors.routing.peer import Peer
 from slim_actors.routing.pin import AnyPeer, Pin
-from slim_actors.routing.pool import NothingLeft, Pool
+from slim_actors.routing.pool import NothingLeft
 from slim_actors.routing.table import RoutingTable
 from slim_actors.routing.watch import Watch
 from slim_actors.streams import Inlet
@@ -253,15 +253,17 @@ class Router:
         trials: Trials | None = None,
     ) -> Any:
         """Try one replica after the other, and tell the breaker how each did, until there is an outcome."""
-        while True:
+        peer = None
+        if trials is None:
             pool = self._table.pool(route)
             breaker = pool.breaker(message.type)
-            began = self._loop.time()
-            peer = pool.at_hand(breaker, began) if trials is None and self._transport.is_available else None
+            peer = pool.at_hand(breaker, self._loop.time()) if self._transport.is_available else None
+        while True:
             if peer is None:
                 trials = trials or Trials(message)
-                peer = await self._within(message.expires, self._somebody(pool, breaker, trials), call)
-                began = self._loop.time()
+                finding = self._somebody(route, trials)
+                peer, breaker = await self._within(message.expires, finding, call)
+            began = self._loop.time()
             call.replica = peer
             try:
                 outcome = await attempt(peer, message)
@@ -275,26 +277,32 @@ class Router:
                     raise
                 trials = trials or Trials(message)
                 trials.failed(peer, error)
+                peer = None
             else:
                 breaker.record(peer, began, message.expires)
                 return outcome
 
-    async def _somebody(self, pool: Pool, breaker: Breaker, trials: Trials) -> Peer:
+    async def _somebody(self, route: Anycast, trials: Trials) -> tuple[Peer, Breaker]:
         """Wait for the replica that a message is tried with next."""
         try:
+            pool = self._table.pool(route)
+            breaker = pool.breaker(trials.message.type)
             with pool.in_use():
                 peer: Peer = await self._when_there(
-                    lambda: pool.acquire(breaker, trials.refused, ask_first=trials.losses > 0)
+                    lambda: pool.acquire(breaker, trials.refused, ask_first=bool(trials.losses))
                 )
-        except (NothingLeft, NoRoute) as error:
+        except DeliveryError as error:
+            if trials.losses:
+                # That nobody else takes it says nothing of what became of it there.
+                raise trials.losses[-1] from None
             # Whoever there was refused; the last word counts.
             last = next(reversed(trials.refused.values()), None)
-            if last is not None:
+            if last is not None and isinstance(error, NothingLeft | NoRoute):
                 raise last from None
-            if isinstance(error, NoRoute):
-                raise
-            raise NoRoute(f"Nobody takes messages for {pool.name} now.") from None
-        return peer
+            if isinstance(error, NothingLeft):
+                raise NoRoute(f"Nobody takes messages for {route.name} now.") from None
+            raise
+        return peer, breaker
 
     async def _to_one(self, call: Call[Any], route: Unicast | Pin, message: Outgoing) -> Any:
         peer = self.at_hand(route) if message.items is None else None
