@@ -66,6 +66,9 @@ class Ref:
         Args:
             drain: Seconds that the messages it has accepted may take, and those of its children; the rest is
                 handed back.
+
+        Raises:
+            Exception: Whatever the agent's ``stopped`` raises, after the instance has left its name.
         """
         if self._stopping is None:
             self._stopping = asyncio.ensure_future(self._stop(drain))
