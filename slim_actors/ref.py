@@ -25,6 +25,14 @@ class Ref:
 
     Attributes:
         address: Its name and its id.
+
+    Example:
+        .. code-block:: python
+
+            ref = await runtime.spawn(Echo)
+            await runtime.ask(ref.route, "hello")
+            print(ref.address, ref.stats.handled)
+            await ref.stop()
     """
 
     def __init__(self, address: Address, cell: Cell, inbound: Inbound, router: Router, port: Port) -> None:
