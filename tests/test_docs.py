@@ -162,6 +162,13 @@ def test_every_documented_outcome_is_an_error_and_the_other_way_round() -> None:
     assert named == delivery - {"DeliveryError", "NotANode"}
 
 
+def test_every_logger_is_in_the_description_of_the_logs() -> None:
+    sources = [file.read_text() for file in (ROOT / "slim_actors").rglob("*.py")]
+    loggers = {name for source in sources for name in re.findall(r'getLogger\("([\w.]+)"\)', source)}
+    described = (ROOT / "docs" / "telemetry.md").read_text().partition("| logger |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`(slim_actors\.\w+)`", described)) == loggers
+
+
 @pytest.mark.parametrize("package", [slim_actors, testing])
 def test_every_public_name_says_what_it_is(package: object) -> None:
     silent = []
