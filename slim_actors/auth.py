@@ -19,6 +19,9 @@ __all__ = ["Auth", "Basic", "Oidc", "TokenCheck"]
 class Basic:
     """A user name and a password on the connection to the node (RFC 7617). Use it with TLS only.
 
+    Raises:
+        ConfigurationError: One of the two is missing.
+
     Example:
         >>> Basic("agents", "a password")
         Basic(user='agents')

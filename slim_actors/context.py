@@ -41,6 +41,14 @@ class Context(Verbs):
 
     It has the same verbs as `Runtime`. What is sent through it comes from this instance, and ends with the
     deadline of the message that is being handled.
+
+    Example:
+        .. code-block:: python
+
+            @handler
+            async def order(self, message: Order, ctx: Context) -> str:
+                ctx.logger.info("an order of %s", ctx.sender.subject)
+                return await ctx.ask(Anycast("acme/ns/stock"), Reserve(message.item))
     """
 
     __slots__ = ("_cell", "_envelope", "_life")
@@ -148,7 +156,12 @@ class Context(Verbs):
     async def supervise(
         self, *agents: Factory, strategy: Strategy = "one_for_one", restart: Restart | None = None
     ) -> Supervisor:
-        """Start a group of children; see `Runtime.supervise` and `spawn`."""
+        """Start a group of children; see `Runtime.supervise` and `spawn`.
+
+        Raises:
+            Stopped: This instance has ended.
+            Exception: As `Runtime.supervise` does.
+        """
         return await self._life.supervise(agents, strategy, restart)
 
     async def watch(self, target: Ref | Unicast | Address) -> Address:

@@ -24,7 +24,17 @@ T = TypeVar("T")
 
 
 class Pinned(Speaker):
-    """A conversation with one replica; made by `Verbs.pin`, used with ``async with``."""
+    """A conversation with one replica; made by `Runtime.pin` or `Context.pin`, used with ``async with``.
+
+    Guarantee: everything sent in it goes to the replica that was found on entering, in the order sent. Once
+    that replica is lost, or the conversation is left, every further message raises `PeerLost`.
+
+    Example:
+        .. code-block:: python
+
+            async with runtime.pin("agntcy/ns/alice") as alice:
+                print(alice.peer, await alice.ask("hello"))
+    """
 
     def __init__(self, route: Unicast, speaker: Speaker) -> None:
         self._route = route
@@ -66,15 +76,15 @@ class Pinned(Speaker):
     def ask(
         self, message: object, *, items: AsyncIterable[Any] | None = None, timeout: float | None = None
     ) -> Call[Any]:
-        """Ask the pinned replica; see `Verbs.ask`."""
+        """Ask the pinned replica; see `Runtime.ask`."""
         return self._ask(self._pin, message, timeout, items)
 
     def tell(self, message: object, *, timeout: float | None = None) -> Call[None]:
-        """Tell the pinned replica; see `Verbs.tell`."""
+        """Tell the pinned replica; see `Runtime.tell`. There is no durable one: it is for a name."""
         return self._tell(self._pin, message, timeout)
 
     async def tell_many(self, messages: Iterable[object], *, timeout: float | None = None) -> None:
-        """Tell the pinned replica many messages; see `Verbs.tell_many`."""
+        """Tell the pinned replica many messages; see `Runtime.tell_many`."""
         await self._tell_many(self._pin, messages, timeout)
 
     @overload
@@ -93,7 +103,7 @@ class Pinned(Speaker):
     def stream(
         self, message: object, *, items: AsyncIterable[Any] | None = None, timeout: float | None = None
     ) -> Stream[Any]:
-        """Stream from the pinned replica; see `Verbs.stream`."""
+        """Stream from the pinned replica; see `Runtime.stream`."""
         return self._stream(self._pin, message, timeout, items)
 
     @property

@@ -25,6 +25,14 @@ class Ref:
 
     Attributes:
         address: Its name and its id.
+
+    Example:
+        .. code-block:: python
+
+            ref = await runtime.spawn(Echo)
+            await runtime.ask(ref.route, "hello")
+            print(ref.address, ref.stats.handled)
+            await ref.stop()
     """
 
     def __init__(self, address: Address, cell: Cell, inbound: Inbound, router: Router, port: Port) -> None:
@@ -66,6 +74,9 @@ class Ref:
         Args:
             drain: Seconds that the messages it has accepted may take, and those of its children; the rest is
                 handed back.
+
+        Raises:
+            Exception: Whatever the agent's ``stopped`` raises, after the instance has left its name.
         """
         if self._stopping is None:
             self._stopping = asyncio.ensure_future(self._stop(drain))

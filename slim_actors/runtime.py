@@ -83,7 +83,7 @@ class Runtime(Verbs):
     Raises:
         ConfigurationError: A value is wrong: at once, or on entering. OpenTelemetry is not installed.
         StoreError: On entering: the store cannot be used.
-        NodeUnreachable: On entering: no node listens at the endpoint.
+        NodeUnreachable: On entering: no node listens at the endpoint; `NotANode` where something else does.
 
     Example:
         .. code-block:: python
@@ -189,6 +189,9 @@ class Runtime(Verbs):
 
         Args:
             drain: Seconds that accepted messages may take, as in `Ref.stop`, and after them durable ones.
+
+        Raises:
+            Exception: Whatever the first ``stopped`` that failed has raised, after everything has stopped.
         """
         self._is_open = False
         try:
@@ -216,7 +219,9 @@ class Runtime(Verbs):
 
         Raises:
             DeclarationError: The agent cannot be made, has no handlers, or has no name.
-            ConfigurationError: The name has not three parts.
+            ConfigurationError: The name has not three parts, the runtime is not open, or the agent has a
+                `State` and the runtime no store.
+            StoreError: The agent's state is damaged, of a newer version, or in use by another live instance.
             NodeUnreachable: The node is away.
             Exception: Whatever the agent's ``started`` raises.
 
@@ -245,7 +250,8 @@ class Runtime(Verbs):
                 members that declare no ``restart`` of their own. ``Restart()`` by default.
 
         Raises:
-            ConfigurationError: There is no agent, or the strategy is none.
+            ConfigurationError: There is no agent, the strategy or ``restart`` is none, or the runtime is not
+                open.
             Exception: As `spawn` does; the members that were started have been stopped again.
 
         Example:

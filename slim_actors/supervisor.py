@@ -37,7 +37,15 @@ def give_up_alone(parent: Life | None) -> Callable[[Cell, AgentFailed], None]:
 
 
 class Supervisor:
-    """A group of instances; made by `Runtime.supervise` and `Context.supervise`."""
+    """A group of instances; made by `Runtime.supervise` and `Context.supervise`.
+
+    Example:
+        .. code-block:: python
+
+            group = await runtime.supervise(Index, Search, strategy="one_for_all")
+            index, search = group.refs
+            failure = await group.wait()
+    """
 
     def __init__(
         self, host: Host, strategy: Strategy, restart: Restart | None, parent: Life | None = None
@@ -87,6 +95,9 @@ class Supervisor:
 
         Args:
             drain: Seconds that what they have accepted may take, for all of them together.
+
+        Raises:
+            Exception: Whatever a member's ``stopped`` raises, after all of them have stopped.
         """
         if self._stopping is None:
             self._stopping = asyncio.ensure_future(self._stop(drain))

@@ -79,13 +79,20 @@ class Verbs(Speaker):
             RemoteError: The handler raised.
             Busy: Every replica refuses it for now.
             CallCycle: The agent waits for this very message to end.
-            Stopped: The only replica is stopping.
+            Stopped: The only replica is stopping, or the sender was stopped.
+            Cancelled: The instance was stopped or restarted in the middle of the message.
+            StoreError: What the handler changed could not be kept.
+            Denied: The agent does not take messages from this caller.
+            Untrusted: Every replica that was found has an identity that is refused here.
+            UnsupportedVersion: The agent speaks another version of the wire.
             UnhandledMessage: The agent has no handler for its type.
             MalformedMessage: The message or the reply does not fit the declared type, or the message holds
                 something that has no form on the wire.
             TooLarge: It has more bytes than one message may have.
             NodeUnreachable: The node was away until the deadline, and nothing was sent.
-            ConfigurationError: The route, the timeout or what gives the items is none.
+            ConfigurationError: The route, the timeout or what gives the items is none, or the runtime is not
+                open.
+            DeclarationError: The ``R`` of its ``Request[R]`` is no type that can be read.
 
         Example:
             .. code-block:: python
@@ -116,7 +123,8 @@ class Verbs(Speaker):
             DeliveryError: As for `ask`, but nothing of what the handler does.
             Busy: Of a durable one: 100,000 messages or 256 MiB are in the store already.
             StoreError: It could not be kept.
-            ConfigurationError: There is no store, or the route has an instance.
+            ConfigurationError: The route or the timeout is none, or the runtime is not open. Of a durable
+                one: there is no store, or the route has an instance or speaks plain bytes.
 
         Example:
             .. code-block:: python
@@ -145,6 +153,7 @@ class Verbs(Speaker):
         Raises:
             DeliveryError: As for `tell`: the first failure, after all have ended. A note on it says how many
                 were accepted.
+            ConfigurationError: As for `tell`.
 
         Example:
             .. code-block:: python
@@ -199,6 +208,8 @@ class Verbs(Speaker):
         Raises:
             DeliveryError: While iterating, as for `ask`. `Expired`: an item took too long. `PeerLost`: the
                 producer is gone, or the network was away and items were lost.
+            ConfigurationError: As for `ask`.
+            DeclarationError: While iterating, as for `ask`.
 
         Example:
             .. code-block:: python
@@ -232,7 +243,12 @@ class Verbs(Speaker):
 
         Raises:
             NoRoute: On entering: nobody answers to the name.
-            ConfigurationError: The name or a value is wrong, or comes beside a `Unicast`.
+            Denied: On entering: the replica refuses the identity of this side.
+            Untrusted: On entering: this side refuses the identity of the replica.
+            Busy: On entering: the replica takes no more sessions.
+            NodeUnreachable: On entering: the node was away until the deadline.
+            ConfigurationError: The name or a value is wrong, or comes beside a `Unicast`; the runtime is not
+                open, or a message is sent before entering.
 
         Example:
             .. code-block:: python

@@ -18,6 +18,7 @@ class Probe(Agent):
     Attributes:
         messages: All messages so far, in the order in which they were handled. Typed ones are dicts here:
             a probe declares no types.
+        contexts: The `Context` of each.
 
     Example:
         .. code-block:: python
