@@ -36,8 +36,8 @@ def handler(
 
     Args:
         function: The method, where the decorator is written without parentheses.
-        idempotent: Handling one message twice does no harm, so an Anycast message whose replica was lost may
-            be given to another one.
+        idempotent: Handling one message twice does no harm, so an Anycast message whose replica was lost,
+            or stopped or restarted in the middle of it, may be given to another one.
         allow: Who may call it: a glob of verified subjects, several of them, or a function
             ``(sender: Address) -> bool``. The agent's own ``allow`` must admit the sender too. Others get
             `Denied`.

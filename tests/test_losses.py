@@ -1,4 +1,7 @@
-"""`may_have_run` after a replica was lost with a message: who sends it again must be able to rely on it."""
+"""What becomes of an idempotent message whose replica was lost, or restarted, in the middle of it.
+
+And what `may_have_run` says then: whoever sends it again must be able to rely on that.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,18 @@ import asyncio
 
 import pytest
 
-from slim_actors import Agent, Anycast, DeliveryError, Denied, PeerLost, UnhandledMessage, handler
+from slim_actors import (
+    Agent,
+    Anycast,
+    Cancelled,
+    DeliveryError,
+    Denied,
+    PeerLost,
+    RemoteError,
+    Restart,
+    UnhandledMessage,
+    handler,
+)
 from slim_actors.testing import TestRuntime
 from tests.conftest import eventually
 
@@ -66,3 +80,38 @@ async def test_a_message_whose_caller_stops_while_it_is_handled_may_have_run(
         await asking
     assert caught.value.may_have_run
     assert Worker.begun == 1
+
+
+async def test_an_idempotent_message_that_a_restart_has_cancelled_goes_to_another_replica(
+    test_runtime: TestRuntime,
+) -> None:
+    class Model(Agent, name=NAME):
+        concurrency = 8
+        restart = Restart()
+
+        @handler(idempotent=True)
+        async def answer(self, prompt: int) -> int:
+            await asyncio.sleep(1)
+            if prompt == 0:
+                raise RuntimeError("poison")
+            await asyncio.sleep(1)
+            return prompt
+
+    for _ in range(2):
+        await test_runtime.spawn(Model)
+    asking = (test_runtime.ask(Anycast(NAME), number) for number in range(8))
+    poison, *answers = await asyncio.gather(*asking, return_exceptions=True)
+    assert isinstance(poison, RemoteError)
+    assert answers == [1, 2, 3, 4, 5, 6, 7]
+
+
+async def test_an_idempotent_message_that_only_a_restarted_replica_takes_ends_as_cancelled(
+    test_runtime: TestRuntime,
+) -> None:
+    Worker.begun = 0
+    ref = await test_runtime.spawn(Worker)
+    asking = asyncio.create_task(test_runtime.ask(Anycast(NAME), 1))
+    await eventually(lambda: Worker.begun == 1)
+    await ref.stop(drain=0)
+    with pytest.raises(Cancelled):
+        await asking

@@ -14,6 +14,7 @@ from slim_actors.call import Call
 from slim_actors.errors import (
     Busy,
     CallCycle,
+    Cancelled,
     DeliveryError,
     Expired,
     MalformedMessage,
@@ -249,10 +250,10 @@ class Trials(Struct, eq=False):
     """What became of an Anycast message so far, at one replica after the other."""
 
     message: Outgoing
-    losses: list[PeerLost] = field(default_factory=list)
-    """Of the replicas that were lost with it."""
+    losses: list[PeerLost | Cancelled] = field(default_factory=list)
+    """Of the replicas that were lost with it, or stopped or restarted in the middle of it."""
     refused: dict[str, DeliveryError] = field(default_factory=dict)
-    """The instances that did not start it, and what they said."""
+    """The instances that it is not tried with again, and what they said."""
 
     def failed(self, peer: Replica, error: DeliveryError) -> None:
         """Take note of an error; it is raised again unless another replica may be tried."""
@@ -269,11 +270,14 @@ class Trials(Struct, eq=False):
         if isinstance(error, Busy | CallCycle | Stopped | Untrusted) and not error.may_have_run:
             self.refused[peer.address.instance] = error
             return True
-        if not isinstance(error, PeerLost):
+        if not isinstance(error, PeerLost | Cancelled):
             return False
         if not error.may_have_run:
             return True
         self.losses.append(error)
+        if isinstance(error, Cancelled):
+            # It may be there still, and what ended there just now may come to the same end again.
+            self.refused[peer.address.instance] = error
         # A message that takes its replica down with it must not go through all of them.
         return len(self.losses) <= _MOST_LOSSES and peer.is_idempotent(message.type)
 
