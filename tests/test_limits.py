@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import tracemalloc
 from collections.abc import AsyncIterator
 from functools import partial
 from math import inf
@@ -12,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 from attrs import frozen
+from msgspec import Raw
 
 from slim_actors import (
     Address,
@@ -288,6 +290,43 @@ async def test_the_bytes_that_wait_for_one_peer_are_bounded(world: World) -> Non
         await hostile.send(session, ask(number, load, "test_limits.Hold"))
     error = await hostile.error(session, 5)
     assert (error.code, "1000000 bytes of messages of this caller wait" in error.message) == ("busy", True)
+    assert await (await scene.good_peer()).ask(TARGET, "hi") == "hi"
+
+
+async def test_the_bytes_of_contexts_that_wait_for_one_peer_are_bounded_too(world: World) -> None:
+    scene = await Scene.set(world, max_waiting=1_000_000)
+    hostile = await scene.hostile()
+    session = await hostile.open()
+    context = {"x": "x" * 300_000}
+    for number in range(1, 6):
+        await hostile.send(session, ask(number, {"load": b""}, "test_limits.Hold", context))
+    assert (await hostile.error(session, 5)).code == "busy"
+    assert await (await scene.good_peer()).ask(TARGET, "hi") == "hi"
+
+
+async def test_many_tells_of_one_frame_do_not_multiply_their_context(world: World) -> None:
+    scene = await Scene.set(world)
+    hostile = await scene.hostile()
+    session = await hostile.open()
+    context = {f"{number:x}": 0 for number in range(20_000)}
+    deep: Any = 0
+    for _ in range(102):
+        deep = [deep]
+    many = [{"load": b""}] * 1990
+    tracemalloc.start()
+    try:
+        await hostile.send(
+            session, wire.Tells(1, "test_limits.Hold", Raw(wire.encode(many)), ENDLESS, context)
+        )
+        # One that goes too deep has all the others taken one by one.
+        await hostile.send(
+            session, wire.Tells(5001, "test_limits.Hold", Raw(wire.encode([*many, deep])), ENDLESS, context)
+        )
+        await hostile.error(session, 5000 + len(many) + 1)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 200 * 2**20
     assert await (await scene.good_peer()).ask(TARGET, "hi") == "hi"
 
 
