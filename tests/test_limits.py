@@ -27,6 +27,7 @@ from slim_actors import (
     PeerLost,
     Request,
     Runtime,
+    Stopped,
     StreamRequest,
     TooLarge,
     Unicast,
@@ -43,7 +44,7 @@ from slim_actors.routing.plain import PlainPeer
 from slim_actors.shape import Misshapen, check_shape
 from slim_actors.testing import TestRuntime
 from slim_actors.transport.base import Port, Session, SessionClosed, SessionOptions
-from tests.conftest import World, eventually
+from tests.conftest import World, eventually, next_of, say
 
 NAME = "t/t/target"
 TARGET = Anycast(NAME)
@@ -469,6 +470,22 @@ async def test_an_error_about_no_message_in_particular_says_of_each_that_it_may_
     assert first is not second
     assert first.may_have_run
     assert second.may_have_run
+
+
+async def test_what_waits_for_room_at_an_agent_that_has_stopped_has_not_run(world: World) -> None:
+    elsewhere, bob = await world.runtime(), await world.runtime()
+    port = await elsewhere._transport.open("t/t/odd")
+    asks = [asyncio.ensure_future(bob.ask(Unicast("t/t/odd"), "hi")) for _ in range(2)]
+    session = await port.accept()
+    await say(session, wire.Hello(wire.VERSION, 1, [], 2**26, 2**26))
+    assert (await next_of(session, wire.Ask)).id == 1
+    await Hostile.send(session, wire.Error(0, "stopped", "It has stopped."))
+    # Nor does the other one go out, although there is room for it now.
+    await Hostile.closed(session)
+    first, second = await asyncio.gather(*asks, return_exceptions=True)
+    assert isinstance(first, Stopped)
+    assert isinstance(second, PeerLost)
+    assert not second.may_have_run
 
 
 async def test_sessions_that_say_nothing_are_closed(world: World, caplog: pytest.LogCaptureFixture) -> None:
