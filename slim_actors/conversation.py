@@ -149,7 +149,8 @@ class Conversation:
         self._host.forget(self)
         self._handshake.cancel()
         self.ended.set()
-        for envelope in list(self.open.values()):
+        # The last one first: else the end of one would let the next in that waits at the door.
+        for envelope in reversed(list(self.open.values())):
             if envelope.origin in (self, self._plain):
                 # No outcome to remember: whoever asks again under the same id asks anew.
                 self._outcomes.forget(envelope)
