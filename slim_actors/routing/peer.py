@@ -201,7 +201,7 @@ class Peer:
         self._send_again()
 
     def _send_again(self) -> None:
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         if now - self._sent_again_at < _SEND_AGAIN_AFTER:
             return
         self._sent_again_at = now
