@@ -13,15 +13,7 @@ from slim_actors.admission import Visit
 from slim_actors.batches import Problem
 from slim_actors.cell import Cell
 from slim_actors.declaration import Handler
-from slim_actors.errors import (
-    Busy,
-    DeliveryError,
-    Denied,
-    RemoteError,
-    Stopped,
-    TooLarge,
-    to_wire,
-)
+from slim_actors.errors import Busy, DeliveryError, Denied, RemoteError, Stopped, TooLarge, to_wire
 from slim_actors.flows import open_flows
 from slim_actors.intake import LONGEST_TTL, Intake
 from slim_actors.limits import too_large
@@ -149,7 +141,7 @@ class Conversation:
         expires = self.link.last_heard + DEFAULT_TIMEOUT
         envelope = Envelope(self._plain_ids, payload.data, untyped, self.link.peer, expires, self._plain)
         self._plain.expect(envelope)
-        self._receive(envelope, len(payload.data))
+        self._receive(envelope)
         self._not_for_ever_unread()
 
     def closed(self) -> None:
@@ -157,7 +149,8 @@ class Conversation:
         self._host.forget(self)
         self._handshake.cancel()
         self.ended.set()
-        for envelope in list(self.open.values()):
+        # The last one first: else the end of one would let the next in that waits at the door.
+        for envelope in reversed(list(self.open.values())):
             if envelope.origin in (self, self._plain):
                 # No outcome to remember: whoever asks again under the same id asks anew.
                 self._outcomes.forget(envelope)
@@ -255,15 +248,17 @@ class Conversation:
         if not count:
             self.problem(Problem(frame.id, "A frame cannot be read: it holds no messages."))
         elif self._is_over or not self._intake.tells(frame, count):
+            # Of the context, which came once for all, each is charged with its part.
+            beside = -(-len(wire.encode(frame.context)) // count) if frame.context else 0
             for tell in frame.each():
-                self._message(tell)
+                self._message(tell, beside)
 
     def _newcomer(self, _: wire.Newcomer) -> None:
         # From others it would make all callers look round for nothing.
         if self.link.peer.name == self._cell.address.name:
             self._host.newcomer()
 
-    def _message(self, frame: wire.Incoming) -> None:
+    def _message(self, frame: wire.Incoming, beside: int | None = None) -> None:
         if self._is_over:
             return
         link = self.link
@@ -276,7 +271,7 @@ class Conversation:
         )
         seen = self._outcomes.begin(envelope)
         if seen is None:
-            self._receive(envelope, len(frame.body), frame)
+            self._receive(envelope, frame, beside)
         elif isinstance(seen, Envelope):
             # Sent again while it is under way.
             self._move_here(seen)
@@ -289,11 +284,13 @@ class Conversation:
             self.link.send_encoded(seen, frame.id)
             self._not_for_ever_unread()
 
-    def _receive(self, envelope: Envelope, size: int, frame: wire.Incoming | None = None) -> None:
+    def _receive(
+        self, envelope: Envelope, frame: wire.Incoming | None = None, beside: int | None = None
+    ) -> None:
         self._receipts.received += 1
         self.open[envelope.id] = envelope
         try:
-            found = self._admitted(envelope, size, frame)
+            found = self._admitted(envelope, frame, beside)
             if frame is not None:
                 assert found.body is not None, "only what Declaration.readable gave reads messages"
                 envelope.message = found.body.read(frame.body, frame.type)
@@ -304,8 +301,10 @@ class Conversation:
         else:
             self._cell.deliver(envelope)
 
-    def _admitted(self, envelope: Envelope, size: int, frame: wire.Incoming | None) -> Handler:
+    def _admitted(self, envelope: Envelope, frame: wire.Incoming | None, beside: int | None) -> Handler:
         """Give the handler of a message that may come in; nothing of its body has been read.
+
+        It is charged with so many bytes of context; with all that it has where that is None.
 
         Raises:
             DeliveryError: It may not.
@@ -320,10 +319,16 @@ class Conversation:
             self._identify(envelope.sender)
         if self._receipts.waiting > 2 * WINDOW:
             raise self._too_many()
+        size = len(envelope.message if frame is None else frame.body)
         if frame is None and size > self._limits.max_payload:
             raise TooLarge(too_large(size, self._limits.max_payload))
         self._visit.hold(size)
         envelope.size = size
+        if envelope.context:
+            # It is kept as long as the body is. Measured only now: what is refused shall cost nothing.
+            beside = len(wire.encode(envelope.context)) if beside is None else beside
+            self._visit.count(beside)
+            envelope.size += beside
         more = type(frame) is wire.Stream or (type(frame) is wire.Ask and frame.items)
         if more or found is None or found.flows:
             found = self._cell.declaration.check(found, frame)

@@ -52,8 +52,8 @@ class Limits:
         max_batch: Bytes of one SLIM payload, which may hold many messages.
         max_frames: Frames in one SLIM payload.
         max_depth: How deep lists and maps may stand in each other in one message.
-        max_waiting: Bytes of messages and items of one peer that have come and have no outcome yet. Our own
-            callers are told, and wait; a peer that does not gets `Busy`.
+        max_waiting: Bytes of messages of one peer, with what travels along, and of items that have come and
+            have no outcome yet. Our own callers are told, and wait; a peer that does not gets `Busy`.
         max_waiting_in_all: The same for all peers of one agent instance together.
         max_streams: Streams, of replies or of items, that one peer may have open.
         max_sessions: Sessions that one peer may have with one agent instance.

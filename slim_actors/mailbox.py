@@ -150,7 +150,7 @@ class Envelope(Struct, eq=False):
     inlet: Inlet | None = None
     """Where the items come from that follow the message."""
     size: int = 0
-    """Bytes of its body that its caller is charged with until it has its outcome."""
+    """Bytes of its body and context that its caller is charged with until it has its outcome."""
     arrived_at: float | None = None
     """When it came to the mailbox; earlier than it was accepted, if it had to wait at the door."""
     keep: bool = False

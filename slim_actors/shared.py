@@ -34,6 +34,7 @@ class Shared(Generic[T]):
         self._turns: dict[asyncio.Future[None], None] = {}
         """Those who wait for what is being made, in the order of asking; each can leave at once."""
         self._waiting = 0
+        self._is_stopped = False
         self.value: T | None = None
         """What was made, once it is."""
 
@@ -56,6 +57,8 @@ class Shared(Generic[T]):
         """
         making = self._making
         if making is None or (making.done() and self.value is None):
+            if self._is_stopped:
+                raise sender_stopped()
             making = self._making = asyncio.ensure_future(self._made())
             self._turns = {}
             making.add_done_callback(partial(_wake, self._turns))
@@ -79,6 +82,7 @@ class Shared(Generic[T]):
 
     async def stop(self) -> T | None:
         """Make it no longer; give what was made."""
+        self._is_stopped = True
         # Where it is made, without a turn for others: whoever ends it next may be cancelled meanwhile.
         if self._making is not None and not self._making.done():
             self._making.cancel()

@@ -221,12 +221,16 @@ class Tells(_Frame, tag=17, frozen=True):
     context: dict[str, Any] | None = None
 
     def each(self) -> list[Tell]:
-        """Give the messages one by one; none where there is no list of them."""
+        """Give the messages one by one; none where there is no list of them.
+
+        Each has a context of its own, but for one so large that thousands of it would fill the memory.
+        """
         if not count_of(self.bodies):
             return []
-        context = self.context or None
+        context = self.context
+        is_large = context is None or len(context) > _FEW_ENTRIES
         return [
-            Tell(number, self.type, body, self.ttl, context and dict(context))
+            Tell(number, self.type, body, self.ttl, context if is_large else dict(context or ()))
             for number, body in enumerate(split(self.bodies), self.id)
         ]
 
@@ -266,6 +270,7 @@ UNSENDABLE = (TypeError, ValueError, OverflowError, RecursionError)
 split = msgspec.msgpack.Decoder(list[Raw]).decode
 """Give the values of an encoded list, each encoded."""
 
+_FEW_ENTRIES = 64
 _ONE = b"\x91"
 _BIN_32 = b"\xc6"
 _NOTHING = memoryview(b"")

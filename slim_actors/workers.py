@@ -101,25 +101,24 @@ class Workers:
                 mailbox.expired += 1
                 cell.fail(envelope, Expired("The deadline passed while the message waited."))
                 cell.quiet_if_idle()
-                continue
-            if (room := envelope.origin.room()) is not None:
+            elif (room := envelope.origin.room()) is not None:
                 cell.hold_back(envelope, room)
-                continue
-            envelope.state = RUNNING
-            cell.running[envelope] = worker
-            try:
-                raised = await handle(envelope)
-                if raised is not None:
-                    self._failed(raised)
-                    raised = None
-            except Exception:
-                # Not the handler's, whose errors are outcomes: a mistake of ours must not end the agent.
-                _logger.exception("%s stumbled over a message", cell.address)
-            finally:
-                cell.not_running(envelope, worker)
-            # A cancelled message must not end the worker that had it, whatever its handler made of that.
-            while worker.cancelling() and not life.is_over:
-                worker.uncancel()
+            else:
+                envelope.state = RUNNING
+                cell.running[envelope] = worker
+                try:
+                    raised = await handle(envelope)
+                    if raised is not None:
+                        self._failed(raised)
+                        raised = None
+                except Exception:
+                    # Not the handler's, whose errors are outcomes: a mistake of ours must not end the agent.
+                    _logger.exception("%s stumbled over a message", cell.address)
+                finally:
+                    cell.not_running(envelope, worker)
+                # A cancelled message must not end the worker that had it, whatever its handler made of that.
+                while worker.cancelling() and not life.is_over:
+                    worker.uncancel()
             in_a_row += 1
             now = loop.time()
             if in_a_row >= _MOST_IN_A_ROW or now - began >= _YIELD_AFTER:

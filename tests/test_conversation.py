@@ -15,7 +15,7 @@ from slim_actors.batches import decode_batch
 from slim_actors.names import Address
 from slim_actors.receipts import WINDOW
 from slim_actors.transport.base import Session, SessionOptions
-from tests.conftest import World, next_of, say
+from tests.conftest import World, eventually, next_of, say
 
 NAME = "test/ns/collector"
 TELLS = 40
@@ -317,3 +317,28 @@ async def test_what_waits_at_the_door_and_is_sent_again_on_another_session_waits
     await second.send(*asks(40_000, [1, 1], "int"))
     assert (await first.outcomes(4)).keys() >= {1, 2}
     assert len(await second.outcomes(2)) == 2
+
+
+async def test_tells_that_wait_at_the_door_are_not_accepted_any_more_when_their_caller_has_gone(
+    world: World,
+) -> None:
+    class Held(Agent, name=NAME):
+        mailbox = Mailbox(capacity=2)
+
+        @handler
+        async def hold(self, message: int) -> None:
+            await asyncio.Event().wait()
+
+        @handler
+        async def note(self, message: str) -> None: ...
+
+    runtime = await world.runtime()
+    ref = await runtime.spawn(Held)
+    port = await runtime._transport.open("test/ns/peer")
+    peer = Peer(await port.connect(Address(NAME), SessionOptions()))
+    await peer.send(*asks(1, [1, 1, 1], "int"), *tells(range(10, 30)), *asks(100, [1], "unknown"))
+    assert await peer.errors(1) == {100: "unhandled"}
+    await peer.session.close()
+    await eventually(lambda: ref.stats.cancelled == 3 + 20)
+    assert ref.stats.accepted == 3
+    assert not list(runtime.dead_letters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import tracemalloc
 from collections.abc import AsyncIterator
 from functools import partial
 from math import inf
@@ -12,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 from attrs import frozen
+from msgspec import Raw
 
 from slim_actors import (
     Address,
@@ -25,6 +27,7 @@ from slim_actors import (
     PeerLost,
     Request,
     Runtime,
+    Stopped,
     StreamRequest,
     TooLarge,
     Unicast,
@@ -41,7 +44,7 @@ from slim_actors.routing.plain import PlainPeer
 from slim_actors.shape import Misshapen, check_shape
 from slim_actors.testing import TestRuntime
 from slim_actors.transport.base import Port, Session, SessionClosed, SessionOptions
-from tests.conftest import World, eventually
+from tests.conftest import World, eventually, next_of, say
 
 NAME = "t/t/target"
 TARGET = Anycast(NAME)
@@ -291,6 +294,43 @@ async def test_the_bytes_that_wait_for_one_peer_are_bounded(world: World) -> Non
     assert await (await scene.good_peer()).ask(TARGET, "hi") == "hi"
 
 
+async def test_the_bytes_of_contexts_that_wait_for_one_peer_are_bounded_too(world: World) -> None:
+    scene = await Scene.set(world, max_waiting=1_000_000)
+    hostile = await scene.hostile()
+    session = await hostile.open()
+    context = {"x": "x" * 300_000}
+    for number in range(1, 6):
+        await hostile.send(session, ask(number, {"load": b""}, "test_limits.Hold", context))
+    assert (await hostile.error(session, 5)).code == "busy"
+    assert await (await scene.good_peer()).ask(TARGET, "hi") == "hi"
+
+
+async def test_many_tells_of_one_frame_do_not_multiply_their_context(world: World) -> None:
+    scene = await Scene.set(world)
+    hostile = await scene.hostile()
+    session = await hostile.open()
+    context = {f"{number:x}": 0 for number in range(20_000)}
+    deep: Any = 0
+    for _ in range(102):
+        deep = [deep]
+    many = [{"load": b""}] * 1990
+    tracemalloc.start()
+    try:
+        await hostile.send(
+            session, wire.Tells(1, "test_limits.Hold", Raw(wire.encode(many)), ENDLESS, context)
+        )
+        # One that goes too deep has all the others taken one by one.
+        await hostile.send(
+            session, wire.Tells(5001, "test_limits.Hold", Raw(wire.encode([*many, deep])), ENDLESS, context)
+        )
+        await hostile.error(session, 5000 + len(many) + 1)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 200 * 2**20
+    assert await (await scene.good_peer()).ask(TARGET, "hi") == "hi"
+
+
 async def test_a_well_behaved_caller_waits_instead_of_going_over(world: World) -> None:
     scene = await Scene.set(world, max_waiting=1_000_000)
     bob = await scene.good_peer()
@@ -430,6 +470,22 @@ async def test_an_error_about_no_message_in_particular_says_of_each_that_it_may_
     assert first is not second
     assert first.may_have_run
     assert second.may_have_run
+
+
+async def test_what_waits_for_room_at_an_agent_that_has_stopped_has_not_run(world: World) -> None:
+    elsewhere, bob = await world.runtime(), await world.runtime()
+    port = await elsewhere._transport.open("t/t/odd")
+    asks = [asyncio.ensure_future(bob.ask(Unicast("t/t/odd"), "hi")) for _ in range(2)]
+    session = await port.accept()
+    await say(session, wire.Hello(wire.VERSION, 1, [], 2**26, 2**26))
+    assert (await next_of(session, wire.Ask)).id == 1
+    await Hostile.send(session, wire.Error(0, "stopped", "It has stopped."))
+    # Nor does the other one go out, although there is room for it now.
+    await Hostile.closed(session)
+    first, second = await asyncio.gather(*asks, return_exceptions=True)
+    assert isinstance(first, Stopped)
+    assert isinstance(second, PeerLost)
+    assert not second.may_have_run
 
 
 async def test_sessions_that_say_nothing_are_closed(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
+from slim_actors import Agent, handler
 from slim_actors.errors import DeliveryError
 from slim_actors.mailbox import Envelope, Mailbox, State
 from slim_actors.mailqueue import MailboxQueue
 from slim_actors.names import Address
+from slim_actors.testing import TestRuntime
 from tests.conftest import eventually
 
 
@@ -92,3 +95,32 @@ async def test_dropping_the_oldest_makes_room_for_large_messages_too() -> None:
     waiting = box.clear()
     assert sum(left.size for left in waiting) == 64 * mib
     assert [one.id for one in dropped + waiting] == list(range(len(sizes)))
+
+
+async def test_many_that_have_expired_give_others_their_turn(test_runtime: TestRuntime) -> None:
+    many, began, gate = 2000, asyncio.Event(), asyncio.Event()
+
+    class Held(Agent, name="test/ns/held"):
+        mailbox = Mailbox(capacity=many)
+
+        @handler
+        async def hold(self, message: str) -> None:
+            began.set()
+            await gate.wait()
+
+        @handler
+        async def note(self, message: int) -> None: ...
+
+    ref = await test_runtime.spawn(Held)
+    held = asyncio.ensure_future(test_runtime.ask(ref.route, "hold"))
+    await began.wait()
+    await test_runtime.tell_many(ref.route, range(many), timeout=1.0)
+    await asyncio.sleep(2.0)
+    gate.set()
+    seen = [0]
+    while ref.stats.depth:
+        await asyncio.sleep(0)
+        seen.append(ref.stats.expired)
+    assert seen[-1] == many
+    await held
+    assert max(after - before for before, after in pairwise(seen)) <= 256

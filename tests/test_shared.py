@@ -103,3 +103,12 @@ async def test_what_was_made_is_given_at_once_to_whoever_stops_it() -> None:
     with pytest.raises(StopIteration) as stopped:
         shared.stop().send(None)
     assert stopped.value.value == 1
+
+
+async def test_what_was_stopped_before_it_was_wanted_is_never_made() -> None:
+    maker = Maker()
+    shared = Shared(maker.make)
+    assert await shared.stop() is None
+    with pytest.raises(Stopped):
+        await shared.get()
+    assert not maker.made

@@ -201,7 +201,7 @@ class Peer:
         self._send_again()
 
     def _send_again(self) -> None:
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         if now - self._sent_again_at < _SEND_AGAIN_AFTER:
             return
         self._sent_again_at = now
@@ -354,13 +354,18 @@ class Peer:
             return
         # About all that has no outcome: nobody knows which, and so whether some of it runs.
         error.may_have_run = error.may_have_run or isinstance(error, MalformedMessage | TooLarge)
-        self.is_leaving = self.is_leaving or isinstance(error, Stopped)
+        if isinstance(error, Stopped):
+            self.is_leaving = True
+            # What waits has not run either, and must not go out to nobody as room is made for it.
+            self._window.close()
         self._end_lost(frame.detail)
         self._end_all(error)
         if isinstance(error, Busy | Denied):
             # About the session, which the agent does not want.
             self._refusal = error
             self._link.end(frame.message, type(error))
+        elif isinstance(error, Stopped):
+            self._link.end("it has stopped")
 
     def _end_lost(self, detail: dict[str, Any] | None) -> None:
         """End what came to an agent that has stopped: its outcome, whatever it was, did not come here."""
