@@ -161,9 +161,10 @@ class Process:
             self._tell(msgspec.json.encode(self._assignment(process.report_to)))
             # Not for the end of a pipe: a child of the replica may hold that open for ever.
             code = await _exit_code(process)
+            reports.finish()
+            # After its last reports, which may have begun something too.
             for task in self._work:
                 task.cancel()
-            reports.finish()
             return End(self._fate or _reason(code), self._failure, await output.finish())
 
     def _assignment(self, report_to: int) -> Assignment:
