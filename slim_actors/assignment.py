@@ -46,8 +46,9 @@ class Assignment(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a replica says."""
 
-    event: Literal["loaded", "imported", "ready", "beat", "failed"]
-    """The agent's file is imported; a file was; it can be found; its event loop runs; it could not start."""
+    event: Literal["loaded", "imported", "ready", "beat", "failed", "stopped"]
+    """The agent's file is imported; a file was; it can be found; its event loop runs; it could not start, or
+    cannot go on; it has stopped itself."""
     address: str = ""
     message: str = ""
     exit: int = 0
