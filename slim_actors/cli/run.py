@@ -33,6 +33,8 @@ from slim_actors.settings import Settings
 
 __all__ = ["run"]
 
+_LEAST_MEMORY = 2**20
+
 
 @with_settings
 def run(
@@ -122,10 +124,19 @@ def run(
         check_name(name)
     if reload:
         check_reload()
-    limits = ReplicaLimits(hang_after, parse_bytes(max_memory) if max_memory else 0)
+    limits = ReplicaLimits(hang_after, _most_memory(max_memory) if max_memory else 0)
     file = None if store is None else _absolute(store)
     task = Task(target, -1, name, mls, otel, file, drain_timeout, tell_files=reload)
     raise typer.Exit(run_until_stopped(_run(task, replicas, settings, limits)) or Exit.OK)
+
+
+def _most_memory(text: str) -> int:
+    most = parse_bytes(text)
+    if most < _LEAST_MEMORY:
+        raise ConfigurationError(
+            f"--max-memory is {text}, and no replica is that small: write it like 500MiB."
+        )
+    return most
 
 
 def _absolute(file: Path) -> str:
