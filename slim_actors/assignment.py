@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from slim_actors.supervision import DRAIN
+
 __all__ = ["KILL_AFTER", "Assignment", "Report", "Task"]
 
 KILL_AFTER = 5.0
@@ -22,7 +24,7 @@ class Task(msgspec.Struct, frozen=True):
     require_mls: bool = False
     otel: bool = False
     store: str | None = None
-    drain: float = 8.0
+    drain: float = DRAIN
     beat: float = 0.0
     """Seconds between two signs of life; 0 for none."""
     tell_files: bool = False

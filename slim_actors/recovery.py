@@ -9,16 +9,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from slim_actors.errors import AgentFailed, RemoteError
-from slim_actors.supervision import Restart
+from slim_actors.supervision import DRAIN, Restart
 from slim_actors.workers import STOP_WITHIN
 
 if TYPE_CHECKING:
     from slim_actors.cell import Cell
 
 __all__ = ["Intensity", "Recovery"]
-
-_FINISH_WITHIN = 8.0
-"""Seconds that handlers may take which run beside one that stopped its instance with ``ctx.stop()``."""
 
 _logger = logging.getLogger("slim_actors.supervision")
 
@@ -177,9 +174,10 @@ class Recovery:
             if cell not in self._down:
                 cell.halt()
         for cell in reversed(affected):
+            # The handlers beside one that called ctx.stop() may finish.
             stopped_itself = cell in self._down and self._down[cell] is None
             try:
-                await cell.end_life(_FINISH_WITHIN if stopped_itself else 0.0)
+                await cell.end_life(DRAIN if stopped_itself else 0.0)
             except Exception:
                 _logger.exception("%s failed in stopped", cell.address)
 

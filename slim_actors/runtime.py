@@ -30,7 +30,7 @@ from slim_actors.routing.router import Router
 from slim_actors.settings import Settings
 from slim_actors.shared import Shared
 from slim_actors.speaker import DEFAULT_TIMEOUT
-from slim_actors.supervision import UNSUPERVISED, Restart, Strategy
+from slim_actors.supervision import DRAIN, UNSUPERVISED, Restart, Strategy
 from slim_actors.supervisor import Supervisor, give_up_alone
 from slim_actors.transport import leaving as _leaving  # noqa: F401 (for the end of the interpreter)
 from slim_actors.verbs import Verbs
@@ -179,7 +179,7 @@ class Runtime(Verbs):
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    async def stop(self, drain: float = 8.0) -> None:
+    async def stop(self, drain: float = DRAIN) -> None:
         """Stop every agent and leave the node. Does nothing the second time.
 
         Agents without a parent stop at the same time, the members of a group one after the other, the last

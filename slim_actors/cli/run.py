@@ -30,6 +30,7 @@ from slim_actors.replicas.output import write_nowhere
 from slim_actors.replicas.reload import check_reload, reload_on_change
 from slim_actors.replicas.supervisor import ReplicaLimits, Supervisor
 from slim_actors.settings import Settings
+from slim_actors.supervision import DRAIN
 
 __all__ = ["run"]
 
@@ -69,7 +70,7 @@ def run(
             envvar="SLIM_ACTORS_DRAIN_TIMEOUT",
             help="Seconds that a replica which stops may take to finish what it has accepted.",
         ),
-    ] = 8.0,
+    ] = DRAIN,
     hang_after: Annotated[
         float,
         typer.Option(
