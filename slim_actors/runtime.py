@@ -16,6 +16,7 @@ from slim_actors.errors import ConfigurationError, DeclarationError, EndpointInU
 from slim_actors.factory import Factory, make
 from slim_actors.herald import Herald
 from slim_actors.inbound import Inbound
+from slim_actors.intensity import Intensity
 from slim_actors.keeper import Keeper
 from slim_actors.life import Child, Life
 from slim_actors.limits import Limits
@@ -23,7 +24,7 @@ from slim_actors.middleware import Hooks, LogFailures, Middleware
 from slim_actors.names import Address, check_name
 from slim_actors.outbox import NO_STORE, Outbox
 from slim_actors.pulse import Pulse
-from slim_actors.recovery import Intensity, Recovery
+from slim_actors.recovery import Recovery
 from slim_actors.ref import Ref
 from slim_actors.routes import Route
 from slim_actors.routing.router import Router

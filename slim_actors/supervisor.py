@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from slim_actors.errors import AgentFailed, ConfigurationError
 from slim_actors.factory import Factory
+from slim_actors.intensity import Intensity
 from slim_actors.life import stop_by
-from slim_actors.recovery import Intensity, Recovery
+from slim_actors.recovery import Recovery
 from slim_actors.supervision import DRAIN, Restart, Strategy, check_strategy
 
 if TYPE_CHECKING:

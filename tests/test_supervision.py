@@ -34,7 +34,7 @@ from slim_actors import (
     every,
     handler,
 )
-from slim_actors.recovery import Intensity
+from slim_actors.intensity import Intensity
 from slim_actors.supervision import Verdict
 from slim_actors.testing import TestRuntime
 from tests.agents_for_tests import Gate, Note, Wait
