@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from slim_actors.supervision import DRAIN
+
 __all__ = ["KILL_AFTER", "Assignment", "Report", "Task"]
 
 KILL_AFTER = 5.0
@@ -22,7 +24,7 @@ class Task(msgspec.Struct, frozen=True):
     require_mls: bool = False
     otel: bool = False
     store: str | None = None
-    drain: float = 8.0
+    drain: float = DRAIN
     beat: float = 0.0
     """Seconds between two signs of life; 0 for none."""
     tell_files: bool = False
@@ -46,8 +48,9 @@ class Assignment(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a replica says."""
 
-    event: Literal["loaded", "imported", "ready", "beat", "failed"]
-    """The agent's file is imported; a file was; it can be found; its event loop runs; it could not start."""
+    event: Literal["loaded", "imported", "ready", "beat", "failed", "stopped"]
+    """The agent's file is imported; a file was; it can be found; its event loop runs; it could not start, or
+    cannot go on; it has stopped itself."""
     address: str = ""
     message: str = ""
     exit: int = 0

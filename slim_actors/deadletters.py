@@ -104,8 +104,10 @@ class DeadLetters:
 
     async def recall(self) -> int:
         """Show what the store has from other lives, which were told of it; give how many there are."""
-        known, count, after = {letter.number for letter in self}, 0, 0
+        count = after = 0
         while self.kept is not None and (found := await self.kept.dead(after)):
+            # Now: one may have died, and been added, meanwhile.
+            known = {letter.number for letter in self}
             for letter in found:
                 if letter.number not in known:
                     self._keep(letter)

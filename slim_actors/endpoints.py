@@ -67,8 +67,10 @@ class Endpoint(Struct, frozen=True):
             host, port = parts.hostname, parts.port
         except ValueError:
             raise wrong from None
-        if not host or not port or parts.path not in ("", "/"):
+        if not host or parts.path not in ("", "/"):
             raise wrong
+        if not port:
+            raise _no_endpoint(text, ", for it has no port")
         return cls(scheme, host=host, port=port)
 
     def __str__(self) -> str:
@@ -87,6 +89,11 @@ class Endpoint(Struct, frozen=True):
     def is_local(self) -> bool:
         """Whether it is on this machine, and reached without leaving it."""
         return self.scheme == "unix" or is_this_machine(self.host)
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether it stands for every address of a machine: a node can listen there."""
+        return self.host in ("0.0.0.0", "::")  # noqa: S104 (nothing is bound here)
 
     def to_listen(self) -> str:
         """Give the form that a listening SLIM node takes: plain ``host:port`` for HTTP."""
@@ -162,10 +169,10 @@ def _has_more(text: str) -> bool:
     return any(mark in text for mark in "@?#")
 
 
-def _no_endpoint(text: str) -> ConfigurationError:
+def _no_endpoint(text: str, why: str = "") -> ConfigurationError:
     forms = "write http://HOST:PORT, https://HOST:PORT, ws://HOST:PORT or unix:///PATH"
     if not _has_more(text):
-        return ConfigurationError(f"{text!r} is not an endpoint: {forms}.")
+        return ConfigurationError(f"{text!r} is not an endpoint{why}: {forms}.")
     return ConfigurationError(
         f"The endpoint has '@', '?' or '#', and is not shown, for a secret may be in it: {forms}. A login at "
         "the node is given by --node-user and --node-password."

@@ -304,7 +304,7 @@ class Keeper:
             batch, self._flying, self._open = self._open, self._open, None
             try:
                 await self._outbox.store.commit(*batch.changes)
-            except (StoreError, Busy) as error:
+            except Exception as error:  # noqa: BLE001 (whatever a store raises, nobody may wait for ever)
                 self._undo(batch, error)
             else:
                 self._kept = batch.state
@@ -315,7 +315,7 @@ class Keeper:
                 batch.kept.set_result(None)
             self._flying = None
 
-    def _undo(self, batch: _Batch, error: DeliveryError) -> None:
+    def _undo(self, batch: _Batch, error: Exception) -> None:
         """Take back everything that the store has not, here and in what was built on it since."""
         cause = StoreError(f"What the handler changed could not be kept: {error}")
         cause.__cause__ = error
@@ -356,8 +356,9 @@ class Keeper:
         outbox.claimed.add(token)
         try:
             verdict = await outbox.store.claim(token, below, outbox.owner)
-        except StoreError as error:
+        except Exception as raised:  # noqa: BLE001 (as above)
             outbox.claimed.discard(token)
+            error = StoreError(str(raised))
             error.may_have_run = False
             envelope.fail(error)
             return

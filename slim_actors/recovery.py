@@ -4,52 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from slim_actors.errors import AgentFailed, RemoteError
-from slim_actors.supervision import Restart
+from slim_actors.intensity import Intensity
+from slim_actors.supervision import DRAIN, Restart
 from slim_actors.workers import STOP_WITHIN
 
 if TYPE_CHECKING:
     from slim_actors.cell import Cell
 
-__all__ = ["Intensity", "Recovery"]
-
-_FINISH_WITHIN = 8.0
-"""Seconds that handlers may take which run beside one that stopped its instance with ``ctx.stop()``."""
+__all__ = ["Recovery"]
 
 _logger = logging.getLogger("slim_actors.supervision")
-
-
-class Intensity:
-    """Counts failures: how long to wait after the next one, and whether there were too many.
-
-    Args:
-        policy: Its limit, its seconds and its pauses.
-    """
-
-    def __init__(self, policy: Restart) -> None:
-        self.policy = policy
-        self._failures: deque[float] = deque(maxlen=policy.limit + 1)
-        self._attempt = 0
-        self._well_since = float("inf")
-
-    def pause(self, now: float) -> float | None:
-        """Count a failure; give the seconds before the restart, or None if there were too many."""
-        self._failures.append(now)
-        if len(self._failures) > self.policy.limit and now - self._failures[0] <= self.policy.within:
-            return None
-        if now - self._well_since >= self.policy.within:
-            self._attempt = 0
-        self._well_since = float("inf")
-        self._attempt += 1
-        return self.policy.backoff.pause(self._attempt - 1)
-
-    def began(self, now: float) -> None:
-        """Take note that all is well again."""
-        self._well_since = now
 
 
 class Recovery:
@@ -177,9 +145,10 @@ class Recovery:
             if cell not in self._down:
                 cell.halt()
         for cell in reversed(affected):
+            # The handlers beside one that called ctx.stop() may finish.
             stopped_itself = cell in self._down and self._down[cell] is None
             try:
-                await cell.end_life(_FINISH_WITHIN if stopped_itself else 0.0)
+                await cell.end_life(DRAIN if stopped_itself else 0.0)
             except Exception:
                 _logger.exception("%s failed in stopped", cell.address)
 

@@ -13,11 +13,10 @@ from slim_actors.mailbox import MailboxStats
 from slim_actors.names import Address
 from slim_actors.routes import Unicast
 from slim_actors.routing.router import Router
+from slim_actors.supervision import DRAIN
 from slim_actors.transport.base import Port
 
 __all__ = ["Ref"]
-
-_DRAIN = 8.0
 
 
 class Ref:
@@ -65,7 +64,7 @@ class Ref:
         """How many messages wait in its mailbox now; unlike `stats` it may be read in any thread."""
         return self._cell.depth
 
-    async def stop(self, drain: float = _DRAIN) -> None:
+    async def stop(self, drain: float = DRAIN) -> None:
         """Stop the instance: callers go elsewhere, what it accepted is finished, then it leaves its name.
 
         Its children stop after its last message and before its ``stopped`` hook, the last one first. Does
@@ -119,7 +118,7 @@ class Ref:
             self._cell.hand_back()
         else:
             self._failure = failure
-            self._stopping = asyncio.ensure_future(self._stop(_DRAIN if failure is None else 0.0))
+            self._stopping = asyncio.ensure_future(self._stop(DRAIN if failure is None else 0.0))
             # What its hook raises is logged; nobody waits for it.
             self._stopping.add_done_callback(self._cell.report)
 

@@ -16,6 +16,7 @@ from slim_actors.errors import ConfigurationError, DeclarationError, EndpointInU
 from slim_actors.factory import Factory, make
 from slim_actors.herald import Herald
 from slim_actors.inbound import Inbound
+from slim_actors.intensity import Intensity
 from slim_actors.keeper import Keeper
 from slim_actors.life import Child, Life
 from slim_actors.limits import Limits
@@ -23,14 +24,14 @@ from slim_actors.middleware import Hooks, LogFailures, Middleware
 from slim_actors.names import Address, check_name
 from slim_actors.outbox import NO_STORE, Outbox
 from slim_actors.pulse import Pulse
-from slim_actors.recovery import Intensity, Recovery
+from slim_actors.recovery import Recovery
 from slim_actors.ref import Ref
 from slim_actors.routes import Route
 from slim_actors.routing.router import Router
 from slim_actors.settings import Settings
 from slim_actors.shared import Shared
 from slim_actors.speaker import DEFAULT_TIMEOUT
-from slim_actors.supervision import UNSUPERVISED, Restart, Strategy
+from slim_actors.supervision import DRAIN, UNSUPERVISED, Restart, Strategy
 from slim_actors.supervisor import Supervisor, give_up_alone
 from slim_actors.transport import leaving as _leaving  # noqa: F401 (for the end of the interpreter)
 from slim_actors.verbs import Verbs
@@ -180,7 +181,7 @@ class Runtime(Verbs):
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
-    async def stop(self, drain: float = 8.0) -> None:
+    async def stop(self, drain: float = DRAIN) -> None:
         """Stop every agent and leave the node. Does nothing the second time.
 
         Agents without a parent stop at the same time, the members of a group one after the other, the last

@@ -114,6 +114,8 @@ async def _run(task: Task) -> None:
         if is_over and (failure := ended.result()) is not None:
             # What no restart in the process could mend is for the supervisor of processes.
             raise failure
+        if is_over:
+            _report(task, Report("stopped", message="The agent stopped itself.", exit=Exit.OK))
 
 
 async def _beat(task: Task) -> None:

@@ -74,9 +74,7 @@ class Settings:
         kind="path",
     )
     audience: tuple[str, ...] = _setting(
-        "SLIM_AUDIENCE",
-        "What tokens are for; repeatable; with --jwt or --spire-socket.",
-        default=(),
+        "SLIM_AUDIENCE", "What tokens are for; repeatable; with --jwt or --spire-socket.", default=()
     )
     issuer: str | None = _setting("SLIM_ISSUER", "Who vouches for tokens; with --jwt.")
     subject: str | None = _setting(
@@ -128,6 +126,8 @@ class Settings:
     )
     sources: tuple[str, ...] = field(default=(), kw_only=True, eq=False)
     """The files that some of them are from."""
+    endpoint_from: str = field(default="", kw_only=True, eq=False)
+    """Where the endpoint stands, if it was not given itself: how a sentence about it begins."""
 
     @classmethod
     def find(cls, *, config: str | None = None, slim_config: str | None = None, **given: Any) -> Self:
@@ -165,7 +165,13 @@ class Settings:
         found = _over(files, nearer)
         for one in cls.each():
             _check_passable(one, found.get(one.name))
-        return cls(**found, sources=tuple(name for name in named if name))
+        place = ""
+        if "endpoint" in nearer:
+            place = "" if "endpoint" in own else "SLIM_ENDPOINT: "
+        elif file and "endpoint" in file.values and not slim:
+            # That in a configuration of SLIM's is checked where it is read.
+            place = f"{file.where('endpoint')}: "
+        return cls(**found, sources=tuple(name for name in named if name), endpoint_from=place)
 
     @classmethod
     def each(cls) -> list[Attribute[Any]]:
@@ -179,10 +185,11 @@ class Settings:
         Raises:
             ConfigurationError: It is no endpoint, or a plain one on another machine without `insecure`.
         """
-        endpoint = Endpoint.parse(self.endpoint)
+        endpoint = self._endpoint()
         if not endpoint.is_local and not endpoint.is_secure and not self.insecure:
+            what = "is open to other machines" if endpoint.is_everywhere else "is another machine"
             raise ConfigurationError(
-                f"{endpoint} is another machine, and without TLS anyone between reads along: "
+                f"{self.endpoint_from}{endpoint} {what}, and without TLS anyone between reads along: "
                 "use https:// or wss://, or say --insecure (insecure=True) if that is what you want."
             )
         return endpoint
@@ -202,7 +209,7 @@ class Settings:
             return Spire(self.spire_socket, audience=self.audience)
         if self.shared_secret:
             return SharedSecret(self.shared_secret)
-        if not Endpoint.parse(self.endpoint).is_local:
+        if not self._endpoint().is_local:
             raise ConfigurationError(
                 f"Agents at {self.endpoint} need an identity: give --jwt with --bundle and --audience, "
                 "--spire-socket, or for testing --shared-secret (only this machine has one by default)."
@@ -263,6 +270,12 @@ class Settings:
         # Empty: no file is looked for, whatever it would say meanwhile.
         return {**own, FILE_VARIABLE: "", SLIM_VARIABLE: ""}
 
+    def _endpoint(self) -> Endpoint:
+        try:
+            return Endpoint.parse(self.endpoint)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{self.endpoint_from}{error}") from None
+
     def _check_logins(self) -> None:
         basic = "node_user" if self.node_user and not self.node_oidc else ""
         kinds = [kind for kind in (basic, "node_jwt", "node_oidc") if kind and getattr(self, kind)]
@@ -312,11 +325,7 @@ class Settings:
         if not self.issuer:
             raise ConfigurationError("--jwt with a private key needs --issuer: who vouches for the tokens.")
         return Jwt(
-            file,
-            trust=self.bundle,
-            audience=self.audience,
-            issuer=self.issuer,
-            subject=self.subject or "",
+            file, trust=self.bundle, audience=self.audience, issuer=self.issuer, subject=self.subject or ""
         )
 
 

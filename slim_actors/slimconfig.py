@@ -99,7 +99,10 @@ class _Reader(Struct, frozen=True):
         if not isinstance(endpoint, str) or not endpoint:
             raise ConfigurationError(f"{self.name} has no endpoint.")
         # Before any sentence says it: there may be a secret in a wrong one.
-        Endpoint.parse(endpoint)
+        try:
+            Endpoint.parse(endpoint)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{self.name}: {error}") from None
         secure = endpoint.startswith(("https://", "wss://"))
         settings = self._tls(self._mapping(client.get("tls"), "tls"), endpoint, secure=secure)
         literal = self._mapping(self._mapping(self._only_client(data), "").get("auth"), "auth")

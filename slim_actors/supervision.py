@@ -14,11 +14,23 @@ from slim_actors.errors import AgentFailed, ConfigurationError, DeliveryError
 from slim_actors.messages import Signal
 from slim_actors.names import Address
 
-__all__ = ["UNSUPERVISED", "Backoff", "Restart", "Strategy", "Terminated", "Verdict", "check_strategy"]
+__all__ = [
+    "DRAIN",
+    "UNSUPERVISED",
+    "Backoff",
+    "Restart",
+    "Strategy",
+    "Terminated",
+    "Verdict",
+    "check_strategy",
+]
 
 Kind = Literal["permanent", "transient", "temporary"]
 Verdict = Literal["resume", "restart", "stop", "escalate"]
 Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
+
+DRAIN = 8.0
+"""Seconds that what was accepted may take when an instance stops, if nobody says otherwise."""
 
 _GRAVITY: tuple[Verdict, ...] = get_args(Verdict)
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from slim_actors.errors import AgentFailed, ConfigurationError
 from slim_actors.factory import Factory
+from slim_actors.intensity import Intensity
 from slim_actors.life import stop_by
-from slim_actors.recovery import Intensity, Recovery
-from slim_actors.supervision import Restart, Strategy, check_strategy
+from slim_actors.recovery import Recovery
+from slim_actors.supervision import DRAIN, Restart, Strategy, check_strategy
 
 if TYPE_CHECKING:
     from slim_actors.cell import Cell
@@ -90,7 +91,7 @@ class Supervisor:
                     raise self._failure
             on_error.pop_all()
 
-    async def stop(self, drain: float = 8.0) -> None:
+    async def stop(self, drain: float = DRAIN) -> None:
         """Stop the members, the last one first. Does nothing the second time.
 
         Args:

@@ -45,6 +45,31 @@ def slim_json(**more: Any) -> str:
     return json.dumps({"endpoint": HTTP.format(3), "tls": {"insecure": True}, **more})
 
 
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ("nonsense", "'nonsense' is not an endpoint, for it has no port: write http://HOST:PORT"),
+        ("http://192.0.2.1:1", "http://192.0.2.1:1 is another machine"),
+        ("http://0.0.0.0:1", "http://0.0.0.0:1 is open to other machines"),
+    ],
+)
+def test_a_wrong_endpoint_is_said_with_where_it_stands(
+    project: Path, monkeypatch: pytest.MonkeyPatch, wrong: str, sentence: str
+) -> None:
+    def said(place: str, **given: Any) -> None:
+        with pytest.raises(ConfigurationError, match=f"^{re.escape(place + sentence)}"):
+            assert Settings.find(**given).node
+
+    file = write(project / "slim-actors.toml", f'issuer = "acme"\nendpoint = "{wrong}"')
+    said(f"{file}:2: ")
+    if wrong == "nonsense":
+        # One on another machine says itself that it is insecure.
+        said("the SLIM client configuration: ", slim_config=slim_json(endpoint=wrong))
+    monkeypatch.setenv("SLIM_ENDPOINT", wrong)
+    said("SLIM_ENDPOINT: ")
+    said("", endpoint=wrong)
+
+
 def test_each_source_is_asked_before_the_next(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings.find().endpoint == "http://127.0.0.1:46357"
     write(project / "slim-actors.toml", f'endpoint = "{HTTP.format(2)}"\nissuer = "the file"')

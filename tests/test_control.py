@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from slim_actors import ConfigurationError
 from slim_actors.replicas import control
+from slim_actors.replicas.events import Event, EventKind
 from slim_actors.secret import config_folder
 from tests.conftest import Starter
+
+if TYPE_CHECKING:
+    from slim_actors.replicas.supervisor import Supervisor
 
 NAME = "agntcy/ns/alice"
 
@@ -117,3 +123,35 @@ def test_a_folder_of_somebody_else_is_not_believed(sockets: Path, monkeypatch: p
     monkeypatch.setattr(os, "geteuid", lambda: 54_321)
     with pytest.raises(ConfigurationError, match="is not this user's alone"):
         control.runs()
+
+
+class Restarting:
+    """A supervisor whose restart takes until the test says that it is done."""
+
+    name = NAME
+
+    def __init__(self) -> None:
+        self.begun, self.done = asyncio.Event(), asyncio.Event()
+
+    async def restart(self, _: str) -> int:
+        self.begun.set()
+        await self.done.wait()
+        return 1
+
+
+@pytest.mark.usefixtures("sockets")
+async def test_a_run_goes_on_in_silence_when_the_command_that_gave_an_order_has_gone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    supervisor = Restarting()
+    async with control.Control(cast("Supervisor", supervisor)) as listening:
+        (path,) = control.runs()
+        _, writer = await asyncio.open_unix_connection(path)
+        writer.write(b'{"do":"restart"}\n')
+        await supervisor.begun.wait()
+        writer.close()
+        await writer.wait_closed()
+        for number in range(20):
+            listening.tell(Event(EventKind.REPLACED, number))
+        supervisor.done.set()
+    assert caplog.messages == []

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 
 from slim_actors import Anycast, Middleware, Runtime, Sending, StoreError, deadletters
+from slim_actors.middleware import Hooks
+from slim_actors.names import Address
 from tests.agents_for_tests import Fail, Say, Worker
 from tests.conftest import World, eventually
 
 WORKER = Anycast("test/ns/worker")
+ANYBODY = Address("test/ns/anybody")
 
 
 async def until_dead(runtime: Runtime, number: int) -> None:
@@ -58,3 +61,27 @@ async def test_after_its_runtime_has_ended_durable_ones_cannot_be_taken_and_that
     with pytest.raises(StoreError, match="is closed"):
         await runtime.dead_letters.take()
     assert len(runtime.dead_letters) == 1
+
+
+class Dying:
+    """A store in which a message dies, and is told of, while what died is read."""
+
+    def __init__(self, letters: deadletters.DeadLetters) -> None:
+        self.letters = letters
+
+    async def dead(self, after: int) -> list[deadletters.DeadLetter]:
+        if after:
+            return []
+        letter = deadletters.DeadLetter("late", ANYBODY, ANYBODY, StoreError("in vain"), number=1)
+        self.letters.add(letter)
+        return [letter]
+
+    async def forget(self, numbers: tuple[int, ...]) -> None:
+        """Remove nothing."""
+
+
+async def test_a_durable_one_that_dies_while_others_are_recalled_is_there_once() -> None:
+    letters = deadletters.DeadLetters(Hooks([]))
+    letters.kept = Dying(letters)
+    assert await letters.recall() == 1
+    assert [letter.message for letter in letters] == ["late"]

@@ -57,6 +57,26 @@ def test_without_a_node_it_says_how_to_start_one(start: Starter, tmp_path: Path)
     assert f"settings: from {tmp_path}/slim-actors.toml" in doctor.output
 
 
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ("[run]\nreplica = 3", "2: slim-actors run has no option replica: did you mean replicas?"),
+        ("[send]\ntimeout = 'long'", "2: timeout is 'long', but must be a number."),
+    ],
+)
+def test_what_a_file_has_for_other_commands_is_looked_at(
+    start: Starter, endpoint: str, tmp_path: Path, table: str, sentence: str
+) -> None:
+    file = tmp_path / "slim-actors.toml"
+    file.write_text(table)
+    doctor = start("doctor", "--endpoint", endpoint, "--config", str(file))
+    assert doctor.wait() == 1
+    assert f"problem   settings: {file}:{sentence}\n" in doctor.output
+    assert f"a SLIM node answers at {endpoint}" in doctor.output
+    file.write_text("[run]\nreplicas = 3\n[send]\ntimeout = 5.0")
+    assert start("doctor", "--endpoint", endpoint, "--config", str(file)).wait() == 0
+
+
 def test_certificates_and_tokens_are_looked_at(start: Starter, certs: Path, tmp_path: Path) -> None:
     where = free_endpoint().replace("http:", "https:")
     keys = ["--tls-cert", f"{certs}/node.crt", "--tls-key", f"{certs}/node.key"]

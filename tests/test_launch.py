@@ -9,7 +9,9 @@ import sys
 
 import pytest
 
+from slim_actors.assignment import Report, Task
 from slim_actors.launch import launch
+from slim_actors.replicas import process
 from tests.conftest import PATIENCE
 
 
@@ -64,3 +66,41 @@ raise SystemExit(one.wait())
 )
 def test_a_replica_starts_and_ends_whatever_its_supervisor_was_started_with(script: str) -> None:
     assert subprocess.run([sys.executable, "-c", script], timeout=PATIENCE, check=False).returncode == 0
+
+
+class Dead:
+    """A process that was killed right after it had reported that its file is imported."""
+
+    pid, returncode = 0, -9
+
+    def __init__(self) -> None:
+        self.reports, self.report_to = os.pipe()
+        self.listening, self.lifeline = os.pipe()
+        self.output, printing = os.pipe()
+        self.errors, complaining = os.pipe()
+        os.close(printing)
+        os.close(complaining)
+
+    async def end(self, _: object) -> int:
+        os.write(self.report_to, b'{"event":"loaded","address":"a/b/c"}\n')
+        os.close(self.report_to)
+        os.close(self.listening)
+        return self.returncode
+
+
+async def test_nothing_goes_on_for_a_process_that_has_ended_whatever_it_reported_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dead = Dead()
+    monkeypatch.setattr(process, "launch", lambda: dead)
+    monkeypatch.setattr(process, "_exit_code", dead.end)
+    told: list[Report] = []
+
+    async def loaded(report: Report) -> None:
+        told.append(report)
+
+    plan = process.Plan(Task("agent.py", -1), {}, 0.0, loaded)
+    end = await process.Process(1, plan).ended
+    assert end.reason == "killed by SIGKILL"
+    # It would write to a descriptor that is somebody else's by then.
+    assert told == []

@@ -339,6 +339,7 @@ def test_a_name_that_nobody_runs_is_said(start: Starter, command: list[str]) -> 
         (["run", "x.py", "--max-memory", "much"], "'much' is not an amount of memory: write it like 500MiB"),
         (["run", "x.py", "--max-memory", "9" * 400], "is not an amount of memory"),
         (["run", "x.py", "--max-memory", "0.5"], "'0.5' is not an amount of memory"),
+        (["run", "x.py", "--max-memory", "500"], "--max-memory is 500, and no replica is that small"),
         (["run", "x.py", "--drain-timeout", "-1"], "--drain-timeout is -1, but must be a number of seconds"),
         (["run", "x.py", "--hang-after", "inf"], "--hang-after is inf, but must be a number of seconds"),
     ],

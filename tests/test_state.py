@@ -31,7 +31,7 @@ from slim_actors import (
 )
 from slim_actors.locks import FileLocks
 from slim_actors.sqlite import SqliteStore, _Job
-from slim_actors.store import Handled, Save, Snapshot, Token
+from slim_actors.store import Change, Handled, Save, Snapshot, Token, Verdict
 from slim_actors.testing import MemoryStore, TestRuntime
 from tests.conftest import Starter, World, eventually
 from tests.keeping import LEDGER, Add, Enter, Ledger, Read, Spoil
@@ -435,3 +435,45 @@ async def test_a_fresh_instance_gets_the_state_of_the_one_that_it_replaces() -> 
         fresh = Ledger()
         await ref._cell.keeper.restore(fresh)
         assert fresh.book.total == 3
+
+
+class Faulty(MemoryStore):
+    """A store that raises what no store should, once, when it is told to."""
+
+    in_commit: Exception | None = None
+    in_claim: Exception | None = None
+
+    async def commit(self, *changes: Change) -> None:
+        error, self.in_commit = self.in_commit, None
+        if error is not None:
+            raise error
+        await super().commit(*changes)
+
+    async def claim(self, token: Token, below: int, holder: str) -> Verdict:
+        error, self.in_claim = self.in_claim, None
+        if error is not None:
+            raise error
+        return await super().claim(token, below, holder)
+
+
+async def test_whatever_a_store_raises_is_the_outcome_of_the_message_and_the_next_one_is_kept() -> None:
+    store = Faulty()
+    async with TestRuntime(store=store) as runtime:
+        await runtime.spawn(Ledger)
+        store.in_commit = OSError("the disk is gone")
+        with pytest.raises(StoreError, match="the disk is gone"):
+            await runtime.ask(ROUTE, Add(1))
+        assert await runtime.ask(ROUTE, Add(2)) == 2
+
+
+async def test_whatever_a_store_raises_a_durable_message_is_tried_again() -> None:
+    store = Faulty()
+    async with TestRuntime(store=store) as runtime:
+        await runtime.spawn(Ledger)
+        store.in_claim = ValueError("no claim")
+        await runtime.tell(ROUTE, Enter(4), durable=True)
+
+        async def entered() -> bool:
+            return await runtime.ask(ROUTE, Read()) == [4]
+
+        await eventually(entered)

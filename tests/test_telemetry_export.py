@@ -164,6 +164,8 @@ def test_nothing_of_it_is_imported_unless_it_is_wanted(start: Starter, endpoint:
         ("os.environ['OTEL_EXPORTER_OTLP_COMPRESSION'] = 'zip'", "An OTEL_ variable cannot be used: .*zip"),
         ("os.environ['OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT'] = 'x'", "An OTEL_ variable cannot be used: .*got x"),
         ("os.environ['OTEL_PROPAGATORS'] = 'nosuch'", "An OTEL_ variable cannot be used: .*nosuch"),
+        ("os.environ['OTEL_PYTHON_TRACER_PROVIDER'] = 'nosuch'", "OTEL_PYTHON_TRACER_PROVIDER is 'nosuch'"),
+        ("os.environ['OTEL_PYTHON_METER_PROVIDER'] = 'nosuch'", "OTEL_PYTHON_METER_PROVIDER is 'nosuch'"),
         ("os.environ['OTEL_BSP_MAX_QUEUE_SIZE'] = '-5'", "An OTEL_ variable cannot be used: "),
     ],
 )

@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from slim_actors.cli.console import line
-from slim_actors.cli.options import with_settings
+from slim_actors.cli.options import check_tables, with_settings
 from slim_actors.cli.stopping import run_until_done
+from slim_actors.configfile import ConfigFile
+from slim_actors.errors import ConfigurationError
 from slim_actors.exits import Exit
 from slim_actors.names import check_name
 from slim_actors.settings import Settings
@@ -30,6 +32,7 @@ def doctor(
     ] = None,
     *,
     settings: Settings,
+    config: ConfigFile | None,
 ) -> None:
     """Look at versions, settings, identity, certificates, clock and node, and say what to do.
 
@@ -42,16 +45,26 @@ def doctor(
     """
     if name is not None:
         check_name(name)
-    raise typer.Exit(run_until_done(_doctor(settings, name)))
+    raise typer.Exit(run_until_done(_doctor(settings, config, name)))
 
 
-async def _doctor(settings: Settings, name: str | None) -> Exit:
+async def _doctor(settings: Settings, config: ConfigFile | None, name: str | None) -> Exit:
     # Here, for it needs the bindings.
-    from slim_actors.doctor import Mark, examine
+    from slim_actors.doctor import Finding, Mark, examine
 
     code = Exit.OK
-    async for finding in examine(settings, name):
+
+    def tell(finding: Finding) -> None:
+        nonlocal code
         line(finding.mark.value, f"{finding.subject}: {finding.text}", style=_STYLES[finding.mark.value])
         if finding.mark is Mark.PROBLEM:
             code = Exit.FAILED
+
+    if config is not None:
+        try:
+            check_tables(config)
+        except ConfigurationError as error:
+            tell(Finding("settings", str(error), Mark.PROBLEM))
+    async for finding in examine(settings, name):
+        tell(finding)
     return code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -17,7 +18,7 @@ from slim_actors.errors import ConfigurationError
 from slim_actors.files import to_path
 from slim_actors.settings import Settings
 
-__all__ = ["OtelOption", "with_settings"]
+__all__ = ["OtelOption", "check_tables", "with_settings"]
 
 OtelOption = Annotated[
     bool,
@@ -35,8 +36,9 @@ _PANEL = "Connection"
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command, in place of its parameter ``settings``, an option for each setting, and for the files.
 
-    Each option may also be given by its environment variable, and each of the command's own in its table of
-    the configuration file.
+    One with a parameter ``config`` gets the configuration file there, if there is one. Each option may also
+    be given by its environment variable, and each of the command's own in its table of the configuration
+    file.
     """
 
     @functools.wraps(command)
@@ -48,15 +50,33 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
             source = ctx.get_parameter_source(one.name)
             if source is not None and source.name == "COMMANDLINE":
                 chosen[one.name] = tuple(value) if isinstance(value, list) else value
+        if wants_file:
+            given["config"] = config
         command(settings=Settings.found_in(config, slim_config, **chosen), **given)
 
     signature = inspect.signature(command, eval_str=True)
-    own = [one for one in signature.parameters.values() if one.name != "settings"]
+    own, wants_file = _own(command), "config" in signature.parameters
     shared = [_CONTEXT, *own, _config(own), _SLIM_CONFIG, *map(_parameter, Settings.each())]
     # Typer reads the signature, and the names of the types as they stand there.
     wrapped.__signature__ = signature.replace(parameters=shared)  # type: ignore[attr-defined]
     wrapped.__annotations__ = {one.name: one.annotation for one in shared}
     return wrapped
+
+
+def check_tables(file: ConfigFile) -> None:
+    """Look at what a configuration file has for each command, whichever is running.
+
+    Raises:
+        ConfigurationError: An option is none of that command's, or its value is of another kind.
+    """
+    for name in file.commands:
+        command = getattr(import_module(f"slim_actors.cli.{name}"), name)
+        _defaults(_own(command.__wrapped__), file, name)
+
+
+def _own(command: Callable[..., None]) -> list[inspect.Parameter]:
+    parameters = inspect.signature(command, eval_str=True).parameters.values()
+    return [one for one in parameters if one.name not in ("settings", "config")]
 
 
 def _parameter(setting: Any) -> inspect.Parameter:

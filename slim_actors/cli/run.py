@@ -30,8 +30,11 @@ from slim_actors.replicas.output import write_nowhere
 from slim_actors.replicas.reload import check_reload, reload_on_change
 from slim_actors.replicas.supervisor import ReplicaLimits, Supervisor
 from slim_actors.settings import Settings
+from slim_actors.supervision import DRAIN
 
 __all__ = ["run"]
+
+_LEAST_MEMORY = 2**20
 
 
 @with_settings
@@ -67,7 +70,7 @@ def run(
             envvar="SLIM_ACTORS_DRAIN_TIMEOUT",
             help="Seconds that a replica which stops may take to finish what it has accepted.",
         ),
-    ] = 8.0,
+    ] = DRAIN,
     hang_after: Annotated[
         float,
         typer.Option(
@@ -122,10 +125,19 @@ def run(
         check_name(name)
     if reload:
         check_reload()
-    limits = ReplicaLimits(hang_after, parse_bytes(max_memory) if max_memory else 0)
+    limits = ReplicaLimits(hang_after, _most_memory(max_memory) if max_memory else 0)
     file = None if store is None else _absolute(store)
     task = Task(target, -1, name, mls, otel, file, drain_timeout, tell_files=reload)
     raise typer.Exit(run_until_stopped(_run(task, replicas, settings, limits)) or Exit.OK)
+
+
+def _most_memory(text: str) -> int:
+    most = parse_bytes(text)
+    if most < _LEAST_MEMORY:
+        raise ConfigurationError(
+            f"--max-memory is {text}, and no replica is that small: write it like 500MiB."
+        )
+    return most
 
 
 def _absolute(file: Path) -> str:

@@ -122,7 +122,9 @@ class Control:
     def tell(self, event: Event) -> None:
         """Tell whoever waits for an order to be carried out what happens."""
         for writer in self._listeners:
-            _write(writer, Answer(event))
+            # Of one that has gone meanwhile, asyncio would complain in the run's own log.
+            if not writer.is_closing():
+                _write(writer, Answer(event))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client = asyncio.current_task()

@@ -6,7 +6,7 @@ import asyncio
 
 from slim_actors.backoff import Backoff
 from slim_actors.exits import Exit
-from slim_actors.recovery import Intensity
+from slim_actors.intensity import Intensity
 from slim_actors.replicas.events import ReplicaFailed
 from slim_actors.supervision import Restart
 

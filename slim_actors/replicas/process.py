@@ -62,13 +62,18 @@ class End(msgspec.Struct, frozen=True):
 
     Attributes:
         reason: Said to a person: an exit code, a signal, or what was done to it.
-        failure: Its own report of why it could not start.
+        failure: Its own report of why it could not start or go on, or that its agent stopped itself.
         log: The last lines that it printed.
     """
 
     reason: str
     failure: Report | None = None
     log: tuple[str, ...] = ()
+
+    @property
+    def was_wanted(self) -> bool:
+        """Whether the agent stopped itself."""
+        return self.failure is not None and self.failure.event == "stopped"
 
     @property
     def cause(self) -> str:
@@ -161,9 +166,10 @@ class Process:
             self._tell(msgspec.json.encode(self._assignment(process.report_to)))
             # Not for the end of a pipe: a child of the replica may hold that open for ever.
             code = await _exit_code(process)
+            reports.finish()
+            # After its last reports, which may have begun something too.
             for task in self._work:
                 task.cancel()
-            reports.finish()
             return End(self._fate or _reason(code), self._failure, await output.finish())
 
     def _assignment(self, report_to: int) -> Assignment:
@@ -190,7 +196,7 @@ class Process:
                 self._ready.set()
                 if self._plan.hang_after:
                     self._later(self._watch())
-            case "failed":
+            case "failed" | "stopped":
                 self._failure = report
             case "imported":
                 self.files.add(report.message)

@@ -47,10 +47,11 @@ async def _nothing() -> None:
 class Supervisor:
     """Keeps a number of replica processes of one agent running.
 
-    A replica that dies is started again, after a pause that doubles with each death (with jitter, so that
-    many do not come back at once); after more than 5 restarts within 30 s the supervisor gives up. A replica
-    that finds no node does not count: once any replica was ready, it is tried until the node is back. Nor
-    does a mistake in the agent's file, made while others run, end those at once: it counts as a death.
+    A replica that dies, or whose agent stops itself, is started again, after a pause that doubles with each
+    death (with jitter, so that many do not come back at once); after more than 5 restarts within 30 s the
+    supervisor gives up. A replica that finds no node does not count: once any replica was ready, it is tried
+    until the node is back. Nor does a mistake in the agent's file, made while others run, end those at once:
+    it counts as a death.
 
     A replica that is replaced (`restart`, or more memory than it may use) is drained only when the new one is
     ready; when that cannot start, the old one stays.
@@ -296,10 +297,11 @@ class Supervisor:
             is_waiting = end.failure is not None and end.failure.exit == Exit.NO_NODE
             pause = self._pause(slot, end)
             if not (is_waiting and was_waiting):
-                lost = f"{end.cause}; starting it again in {pause:.1f} s"
+                ended = EventKind.STOPPED if end.was_wanted else EventKind.LOST
+                why = f"{end.cause.rstrip('.')}; starting it again in {pause:.1f} s"
                 # Who could still say why has just printed it all.
                 log = end.log if end.failure is None else ()
-                self._on_event(Event(EventKind.LOST, slot.number, process.address, lost, log))
+                self._on_event(Event(ended, slot.number, process.address, why, log))
             await asyncio.sleep(pause)
             slot.process = self._launch(slot.number)
             kind, detail = EventKind.RESTARTED, ""

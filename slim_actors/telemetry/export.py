@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
+from importlib.metadata import entry_points
 from threading import Event, Thread
 
 from opentelemetry import metrics, trace
@@ -35,7 +36,14 @@ _logger = logging.getLogger("slim_actors.telemetry")
 
 
 class Exporting(Middleware):
-    """Sees to it that what is recorded goes somewhere, and that what is left goes out when a runtime ends."""
+    """Sees to it that what is recorded goes somewhere, and that what is left goes out when a runtime ends.
+
+    Raises:
+        ConfigurationError: A variable names a provider that is not installed.
+    """
+
+    def __init__(self) -> None:
+        _check_providers()
 
     def running(self, runtime: Runtime) -> AbstractAsyncContextManager[None]:
         """Set the providers, and flush them at the end."""
@@ -73,6 +81,7 @@ class _Exports:
         self._flushing: Thread | None = None
         self._is_settled = Event()
         """Whether the last flush is done, or nobody takes what it sends."""
+        _check_providers()
         traces = _wanted("TRACES") and isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
         meters = metrics.get_meter_provider()
         measures = _wanted("METRICS") and isinstance(meters, metrics_api._ProxyMeterProvider)  # noqa: SLF001
@@ -171,6 +180,19 @@ def _wanted(signal: str) -> bool:
     if os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False
     return os.environ.get(f"OTEL_{signal}_EXPORTER", "otlp").strip().lower() != "none"
+
+
+def _check_providers() -> None:
+    # Before OpenTelemetry looks for them, where the program has set none: it says no more than StopIteration.
+    given = {"tracer": trace._TRACER_PROVIDER, "meter": metrics_api._METER_PROVIDER}  # noqa: SLF001
+    for kind, provider in given.items():
+        variable, group = f"OTEL_PYTHON_{kind.upper()}_PROVIDER", f"opentelemetry_{kind}_provider"
+        name = os.environ.get(variable)
+        if provider is None and name is not None and not entry_points(group=group, name=name):
+            raise ConfigurationError(
+                f"{variable} is {name!r}, but no package that is installed has such a provider: install it, "
+                "or leave the variable out."
+            )
 
 
 def _check_protocol() -> None:
