@@ -53,6 +53,10 @@ def handler(
     """
 
     def mark(function: F) -> F:
+        if not callable(function):
+            raise DeclarationError(
+                f"@handler(...) takes no {function!r}: it is written without, or by names."
+            )
         rule = Rule.of(allow, function.__qualname__)
         setattr(function, HANDLER_MARK, {"idempotent": idempotent, "allow": rule})
         return function
@@ -154,6 +158,10 @@ def _check_settings(cls: type[Agent]) -> None:
     if not isinstance(cls.mailbox, Mailbox):
         raise DeclarationError(f"{cls.__name__}: mailbox is {cls.mailbox!r}, but must be a Mailbox(...).")
     check_allow(cls)
+    if not isinstance(cls.require_mls, bool):
+        raise DeclarationError(
+            f"{cls.__name__}: require_mls is {cls.require_mls!r}, but must be True or False."
+        )
     if cls.restart is not None and not isinstance(cls.restart, Restart):
         raise DeclarationError(f"{cls.__name__}: restart is {cls.restart!r}, but must be a Restart(...).")
     state_of(cls)

@@ -74,7 +74,9 @@ class Oidc:
             raise ConfigurationError("The OIDC client's id and secret must both be given.")
 
 
-def _keeps_secrets(url: str) -> bool:
+def _keeps_secrets(url: object) -> bool:
+    if not isinstance(url, str):
+        return False
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""

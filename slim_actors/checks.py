@@ -1,11 +1,25 @@
-"""Whether a value that was given is a number (True and False are none), or a text to be passed on."""
+"""Whether a value is of the right kind: a number (True and False are none), a text, or of a class."""
 
 from __future__ import annotations
 
 from math import isfinite
-from typing import TypeGuard
+from types import UnionType
+from typing import TypeGuard, get_args
 
-__all__ = ["is_number", "is_passable", "is_whole"]
+from slim_actors.errors import ConfigurationError
+
+__all__ = ["check_kind", "is_number", "is_passable", "is_whole"]
+
+
+def check_kind(name: str, value: object, kind: type | UnionType) -> None:
+    """Refuse an argument that is neither None nor of a class, or of one of several.
+
+    Raises:
+        ConfigurationError: It is something else. The value is not told: it may be a secret in a wrong place.
+    """
+    if value is not None and not isinstance(value, kind):
+        names = " or ".join(f"{one.__name__}(...)" for one in get_args(kind) or (kind,))
+        raise ConfigurationError(f"{name} is of type {type(value).__name__}, but must be {names}.")
 
 
 def is_whole(value: object) -> TypeGuard[int]:

@@ -7,6 +7,7 @@ import logging
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from slim_actors.checks import is_number
 from slim_actors.errors import CallCycle, ConfigurationError
 from slim_actors.middleware import Verb
 from slim_actors.names import Address
@@ -123,7 +124,7 @@ class Context(Verbs):
         ``cancel()``.
 
         Raises:
-            ConfigurationError: The delay is negative.
+            ConfigurationError: The delay is not a number of seconds from 0 up.
             UnhandledMessage: There is no handler for its type.
 
         Example:
@@ -131,7 +132,7 @@ class Context(Verbs):
 
                 ctx.after(60, Remind("still there?"))
         """
-        if not delay >= 0:
+        if not is_number(delay) or delay < 0:
             raise ConfigurationError(f"A delay of {delay!r} is not a number of seconds from 0 up.")
         return self._life.timers.after(delay, message)
 

@@ -29,7 +29,13 @@ _SOON = 14.0
 _TOKEN_SOON = 60.0
 _DAY = 86_400.0
 _MOST_REPLICAS = 64
-_EXTRAS = {"pydantic": "pydantic", "yaml": "yaml", "otel": "opentelemetry.sdk", "reload": "watchfiles"}
+_EXTRAS = {
+    "pydantic": "pydantic",
+    "yaml": "yaml",
+    "otel": "opentelemetry.sdk",
+    "reload": "watchfiles",
+    "testing": "pytest_asyncio",
+}
 
 
 class Mark(Enum):

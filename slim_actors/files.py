@@ -16,6 +16,8 @@ def to_path(value: str | os.PathLike[str]) -> Path:
     Raises:
         ConfigurationError: It is none, or begins with a home folder that cannot be found.
     """
+    if not isinstance(value, str | os.PathLike) or not str(value):
+        raise ConfigurationError(f"{value!r} is no path.")
     path = Path(value)
     try:
         is_path = b"\0" not in os.fsencode(path)

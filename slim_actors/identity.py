@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from attrs import field, frozen
+from attrs import NOTHING, Attribute, field, frozen
 from attrs.converters import optional
-from attrs.validators import min_len
 
 from slim_actors.checks import is_number, is_passable
 from slim_actors.errors import ConfigurationError
@@ -55,8 +54,16 @@ def check_secret(secret: str) -> str:
 
 
 def to_names(value: str | Iterable[str]) -> tuple[str, ...]:
-    """Give one or several words."""
-    return (value,) if isinstance(value, str) else tuple(value)
+    """Give one or several words.
+
+    Raises:
+        ConfigurationError: It is neither.
+    """
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, Iterable):
+        raise ConfigurationError(f"{value!r} is neither a text nor several.")
+    return tuple(value)
 
 
 def audience_given(_: object, __: object, value: tuple[str, ...]) -> None:
@@ -82,6 +89,13 @@ def check_audience(audience: str) -> str:
             f"The audience {audience!r} has a space or a comma, but those are between audiences."
         )
     return audience
+
+
+def _text(_: object, attribute: Attribute[str], value: str) -> None:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"The {attribute.name} of a token is {value!r}, but must be a text.")
+    if not value and attribute.default is NOTHING:
+        raise ConfigurationError(f"A token needs an {attribute.name}, and this one is empty.")
 
 
 def _seconds(_: object, __: object, value: float) -> None:
@@ -137,8 +151,8 @@ class Jwt:
     key: Path = field(converter=to_path)
     trust: Path | None = field(default=None, converter=optional(to_path), kw_only=True)
     audience: tuple[str, ...] = field(converter=to_names, validator=audience_given, kw_only=True)
-    issuer: str = field(validator=min_len(1), kw_only=True)
-    subject: str = field(default="", kw_only=True)
+    issuer: str = field(validator=_text, kw_only=True)
+    subject: str = field(default="", validator=_text, kw_only=True)
     duration: float = field(default=3600.0, validator=_seconds, kw_only=True)
 
 
@@ -165,7 +179,7 @@ class StaticJwt:
     token: Path = field(converter=to_path)
     trust: Path | None = field(default=None, converter=optional(to_path), kw_only=True)
     audience: tuple[str, ...] = field(converter=to_names, validator=audience_given, kw_only=True)
-    issuer: str = field(default="", kw_only=True)
+    issuer: str = field(default="", validator=_text, kw_only=True)
 
 
 @frozen

@@ -346,6 +346,8 @@ class _Lane:
 
 def _store_of(store: str | os.PathLike[str] | Store) -> Store:
     if not isinstance(store, str | os.PathLike):
+        if not hasattr(store, "commit"):
+            raise ConfigurationError(f"The store is {store!r}, but must be the path of a file, or a Store.")
         return store
     # Here, not at the top: a runtime without a store need not load a database.
     from slim_actors.sqlite import SqliteStore

@@ -9,12 +9,13 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from slim_actors.cell import Cell
-from slim_actors.checks import is_number
+from slim_actors.checks import check_kind, is_number
 from slim_actors.deadletters import DeadLetters
 from slim_actors.endpoints import no_node
 from slim_actors.errors import ConfigurationError, DeclarationError, EndpointInUse, NodeUnreachable, NotANode
 from slim_actors.factory import Factory, make
 from slim_actors.herald import Herald
+from slim_actors.identity import Identity
 from slim_actors.inbound import Inbound
 from slim_actors.intensity import Intensity
 from slim_actors.keeper import Keeper
@@ -38,7 +39,6 @@ from slim_actors.verbs import Verbs
 
 if TYPE_CHECKING:
     from slim_actors.auth import Auth
-    from slim_actors.identity import Identity
     from slim_actors.store import Store
     from slim_actors.tls import Tls
     from slim_actors.transport.base import Transport
@@ -110,6 +110,9 @@ class Runtime(Verbs):
         store: str | os.PathLike[str] | Store | None = None,
         settings: Settings | None = None,
     ) -> None:
+        check_kind("endpoint", endpoint, str)
+        check_kind("identity", identity, Identity)
+        check_kind("limits", limits, Limits)
         settings = settings or Settings.find(endpoint=endpoint, insecure=insecure)
         self._endpoint = settings.node
         self._settings = settings

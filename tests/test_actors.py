@@ -15,6 +15,7 @@ from slim_actors import (
     Anycast,
     Busy,
     CallCycle,
+    ConfigurationError,
     Context,
     DeclarationError,
     Expired,
@@ -31,7 +32,7 @@ from slim_actors import (
     every,
     handler,
 )
-from slim_actors.testing import VirtualClock
+from slim_actors.testing import TestRuntime, VirtualClock
 from tests.agents_for_tests import Fail, Gate, Note, Relay, Say, Wait, Worker
 from tests.conftest import World, eventually
 
@@ -308,6 +309,17 @@ async def test_timers_take_their_turn_in_the_mailbox(runtime: Runtime) -> None:
     assert "never" not in clock.log
     await ref.stop()
     assert all(timer.done() for timer in ref._cell.life.timers._ticking)
+
+
+@pytest.mark.parametrize("delay", ["1", -1, float("nan"), None])
+async def test_a_delay_that_is_no_time_is_refused(test_runtime: TestRuntime, delay: Any) -> None:
+    class Clock(Agent, name="test/ns/clock"):
+        async def receive(self, message: str, ctx: Context) -> None:
+            with pytest.raises(ConfigurationError, match="A delay of"):
+                ctx.after(delay, message)
+
+    ref = await test_runtime.spawn(Clock)
+    await test_runtime.ask(ref.route, "x")
 
 
 async def test_a_failing_timer_is_a_dead_letter_and_ticks_on(

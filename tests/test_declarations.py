@@ -271,3 +271,17 @@ def test_a_method_is_a_handler_or_a_timer() -> None:
 def test_forward_takes_a_route() -> None:
     with pytest.raises(ConfigurationError, match="'a/b/c' is not a route"):
         Forward("a/b/c", "x")  # type: ignore[arg-type]
+
+
+def test_encryption_that_is_asked_for_by_a_word_is_refused() -> None:
+    with pytest.raises(DeclarationError, match="require_mls is 'no', but must be True or False"):
+
+        class Secretive(Agent, name="t/t/secretive"):
+            require_mls = "no"  # type: ignore[assignment]
+
+            async def receive(self, message: str) -> None: ...
+
+
+def test_a_handler_that_is_marked_with_something_else_is_refused() -> None:
+    with pytest.raises(DeclarationError, match="takes no 'say'"):
+        handler("say")  # type: ignore[call-overload]

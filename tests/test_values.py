@@ -1,11 +1,13 @@
 """Names, routes, endpoints: values that refuse to be wrong, each with a sentence."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import PurePath
+from typing import Any
 
 import pytest
 
-from slim_actors import Anycast, ConfigurationError, Runtime, Unicast
+from slim_actors import Anycast, ConfigurationError, Jwt, Oidc, Runtime, StaticJwt, Tls, Unicast
 from slim_actors.endpoints import Endpoint
 from slim_actors.messages import Body
 from slim_actors.names import check_name
@@ -127,3 +129,39 @@ def test_a_route_that_came_in_a_message_equals_the_one_that_was_sent() -> None:
     route = Anycast("test/ns/echo", mls=True)
     read = Body(Anycast).read(encode_body(route), "A route")
     assert {route: "known"}[read] == "known"
+
+
+SECRET = "this is the secret itself, not a SharedSecret"
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [("identity", SECRET), ("tls", SECRET), ("auth", SECRET), ("limits", 5), ("store", 5), ("endpoint", 5)],
+)
+async def test_an_argument_of_another_kind_is_refused_and_not_shown(
+    endpoint: str, argument: str, value: Any
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"{argument} is .*, but must be") as caught:
+        async with Runtime(**{"endpoint": endpoint, argument: value}):
+            pass
+    assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Jwt(5, audience="a", issuer="b"),  # type: ignore[arg-type]
+        lambda: Jwt("", audience="a", issuer="b"),
+        lambda: Jwt("key", audience=None, issuer="b"),  # type: ignore[arg-type]
+        lambda: Jwt("key", audience=5, issuer="b"),  # type: ignore[arg-type]
+        lambda: Jwt("key", audience="a", issuer=""),
+        lambda: Jwt("key", audience="a", issuer=["b", "c"]),  # type: ignore[arg-type]
+        lambda: Jwt("key", audience="a", issuer="b", subject=5),  # type: ignore[arg-type]
+        lambda: StaticJwt("token", audience="a", issuer=None),  # type: ignore[arg-type]
+        lambda: Tls(ca=5),  # type: ignore[arg-type]
+        lambda: Oidc(5),  # type: ignore[arg-type]
+    ],
+)
+def test_an_identity_with_a_value_of_another_kind_is_refused(make: Callable[[], object]) -> None:
+    with pytest.raises(ConfigurationError):
+        make()

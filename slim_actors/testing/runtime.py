@@ -81,7 +81,7 @@ class TestRuntime(Runtime):
         self._virtual = virtual_clock and network is None
 
     async def __aenter__(self) -> Self:
-        if self._virtual:
+        if self._virtual and not self._is_open:
             self._stack.enter_context(VirtualClock())
         self.network = self._shared or MemoryNetwork(self._seed)
         return await super().__aenter__()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from slim_actors.errors import ConfigurationError
-from slim_actors.identity import Identity, Jwt, SharedSecret, Spire, trusted
+from slim_actors.identity import Identity, Jwt, SharedSecret, Spire, StaticJwt, trusted
 from slim_actors.transport.bindings import innermost, slim
 from slim_actors.transport.tokens import checking, signing
 
@@ -38,7 +38,7 @@ def create_app(service: slim.Service, name: str, identity: Identity, subject: st
             return _create(service, name, *_by_key(subject, identity))
         case Spire():
             return _create(service, name, *_by_spire(identity))
-        case _:
+        case StaticJwt():
             return create_open_app(service, name)
 
 

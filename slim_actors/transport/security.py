@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from slim_actors.checks import check_kind
 from slim_actors.endpoints import Endpoint
 from slim_actors.errors import ConfigurationError
 from slim_actors.transport.bindings import slim
@@ -41,13 +42,19 @@ class Connection(Struct, frozen=True):
         """Look at the files: the bindings panic or hang on those that are not what they should be.
 
         Raises:
-            ConfigurationError: A file cannot be used.
+            ConfigurationError: A file cannot be used, or a value is of another kind.
         """
-        if self.tls is not None and self.endpoint.is_secure:
-            self.tls.context(ssl.Purpose.SERVER_AUTH)
+        if self.tls is not None:
+            from slim_actors.tls import Tls
+
+            check_kind("tls", self.tls, Tls)
+            if self.endpoint.is_secure:
+                self.tls.context(ssl.Purpose.SERVER_AUTH)
         if self.auth is not None:
+            from slim_actors.auth import Auth
             from slim_actors.transport.login import shown
 
+            check_kind("auth", self.auth, Auth)
             shown(self.auth)
 
     def config(self, spelling: int) -> slim.ClientConfig:
