@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from attrs import NOTHING, Attribute, field, frozen
+from attrs import Attribute, field, frozen
 from attrs.converters import optional
 
 from slim_actors.checks import is_number, is_passable
@@ -94,8 +94,11 @@ def check_audience(audience: str) -> str:
 def _text(_: object, attribute: Attribute[str], value: str) -> None:
     if not isinstance(value, str):
         raise ConfigurationError(f"The {attribute.name} of a token is {value!r}, but must be a text.")
-    if not value and attribute.default is NOTHING:
-        raise ConfigurationError(f"A token needs an {attribute.name}, and this one is empty.")
+
+
+def _issuer_given(_: object, __: object, value: str) -> None:
+    if not value:
+        raise ConfigurationError("A token that is signed here needs an issuer, and it is empty.")
 
 
 def _seconds(_: object, __: object, value: float) -> None:
@@ -151,7 +154,7 @@ class Jwt:
     key: Path = field(converter=to_path)
     trust: Path | None = field(default=None, converter=optional(to_path), kw_only=True)
     audience: tuple[str, ...] = field(converter=to_names, validator=audience_given, kw_only=True)
-    issuer: str = field(validator=_text, kw_only=True)
+    issuer: str = field(validator=[_text, _issuer_given], kw_only=True)
     subject: str = field(default="", validator=_text, kw_only=True)
     duration: float = field(default=3600.0, validator=_seconds, kw_only=True)
 
