@@ -90,6 +90,23 @@ def test_a_character_that_the_terminal_lacks_is_spelled(
     assert re.search(r"^reply +100 \\u20ac  from", send.output)
 
 
+def test_a_message_may_come_from_standard_input(start: Starter, endpoint: str, tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("several\nlines\n", encoding="utf-8")
+    (tmp_path / "no text").write_bytes(b"\xff\xfe\xff")
+    start("run", "agents/echo.py", "--endpoint", endpoint).until("^joined")
+
+    def send(file: Path, *words: str) -> Command:
+        reading = f"os.dup2(os.open({str(file)!r}, os.O_RDONLY), 0)"
+        return start_with(start, reading, "send", NAME, *words, "--endpoint", endpoint)
+
+    piped = send(tmp_path / "one", "-")
+    assert piped.wait() == 0, piped.output
+    assert piped.output.startswith("reply     several\nlines  from ")
+    garbage = send(tmp_path / "no text", "-")
+    assert garbage.wait() == 2
+    assert "Standard input cannot be read" in garbage.output
+
+
 async def test_what_nobody_reads_is_dropped_by_lines_and_counted() -> None:
     reading, writing = os.pipe()
     aside = _Aside(writing, is_terminal=False)

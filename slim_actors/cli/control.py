@@ -52,6 +52,9 @@ def scale(
 def ps() -> None:
     """List the replicas that this user runs on this machine.
 
+    In a pipe: a line for each, without a heading, and with tabs between the agent, the number of the replica,
+    its pid, its memory and the pid of its run.
+
     Examples:
         slim-actors ps
     """

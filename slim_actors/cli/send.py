@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -27,7 +28,9 @@ __all__ = ["send"]
 @with_settings
 def send(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Who is asked: org/namespace/service.")],
-    message: Annotated[str, typer.Argument(metavar="MESSAGE", help="What is sent.")],
+    message: Annotated[
+        str, typer.Argument(metavar="MESSAGE", help="What is sent; - reads it from standard input.")
+    ],
     as_json: Annotated[
         bool,
         typer.Option("--json", envvar="SLIM_ACTORS_JSON", help="The message is JSON; so is what is printed."),
@@ -61,9 +64,13 @@ def send(
         slim-actors send agntcy/ns/alice '{"question": 42}' --json --iterations 6
 
         slim-actors send agntcy/ns/alice hello --unicast --mls
+
+        jq .question today.json | slim-actors send agntcy/ns/alice - --json
     """
     if iterations < 1:
         raise ConfigurationError(f"--iterations is {iterations}, but must be 1 or more.")
+    if message == "-":
+        message = _read()
     body = _sendable(_parsed(message) if as_json else message)
     route = Unicast(name, mls=mls) if unicast else Anycast(name, mls=mls)
     # Here, not at the top: help should be quick.
@@ -97,6 +104,14 @@ async def _send(
             else:
                 _show(reply, call.peer, as_json=as_json)
     return outcome
+
+
+def _read() -> str:
+    try:
+        return sys.stdin.buffer.read().decode().removesuffix("\n")
+    except (AttributeError, OSError, UnicodeDecodeError):
+        # It may be closed, and then there is none.
+        raise ConfigurationError("Standard input cannot be read, or is no text in UTF-8.") from None
 
 
 def _parsed(message: str) -> Any:
