@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from slim_actors.ref import Ref
     from slim_actors.supervisor import Supervisor
 
-__all__ = ["Child", "Host", "Life", "stop_by"]
+__all__ = ["Child", "Host", "Life", "stop_all", "stop_by"]
 
 _HOOK_WITHIN = 5.0
 
@@ -180,6 +180,12 @@ class Life:
     def _check(self) -> None:
         if self.is_over:
             raise Stopped(f"{self.cell.address} has ended, and nothing is started any more.")
+
+
+async def stop_all(running: Iterable[Child], drain: float) -> list[BaseException]:
+    """Stop what runs side by side; give what went wrong."""
+    stops = [one.stop(drain) for one in list(running)]
+    return [error for error in await asyncio.gather(*stops, return_exceptions=True) if error]
 
 
 async def stop_by(child: Child, ends: float) -> None:

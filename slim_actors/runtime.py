@@ -19,7 +19,7 @@ from slim_actors.identity import Identity
 from slim_actors.inbound import Inbound
 from slim_actors.intensity import Intensity
 from slim_actors.keeper import Keeper
-from slim_actors.life import Child, Life
+from slim_actors.life import Child, Life, stop_all
 from slim_actors.limits import Limits
 from slim_actors.middleware import Hooks, LogFailures, Middleware
 from slim_actors.names import Address, check_name
@@ -199,9 +199,9 @@ class Runtime(Verbs):
         """
         self._is_open = False
         try:
-            errors = await _stop_all(self._tops, drain)
+            errors = await stop_all(self._tops, drain)
             # What is left is still being started.
-            errors += await _stop_all(self._refs.values(), 0.0)
+            errors += await stop_all(self._refs.values(), 0.0)
             if self._outbox is not None:
                 # After the agents, whose last messages may have sent some.
                 await self._outbox.close(drain)
@@ -397,9 +397,3 @@ def _telemetry(wanted: bool) -> Iterable[Middleware]:  # noqa: FBT001 (an option
     from slim_actors.telemetry import Exporting, Metering, Tracing
 
     return (Exporting(), Tracing(), Metering())
-
-
-async def _stop_all(running: Iterable[Child], drain: float) -> list[BaseException]:
-    """Stop what runs side by side; give what went wrong."""
-    stops = [one.stop(drain) for one in list(running)]
-    return [error for error in await asyncio.gather(*stops, return_exceptions=True) if error]
