@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from slim_actors.assignment import Report, Task
 from slim_actors.launch import launch
 from slim_actors.replicas import process
-from tests.conftest import PATIENCE
+from tests.conftest import PATIENCE, eventually
 
 
 def test_a_replica_is_given_nothing_that_its_supervisor_was_given() -> None:
@@ -104,3 +106,40 @@ async def test_nothing_goes_on_for_a_process_that_has_ended_whatever_it_reported
     assert end.reason == "killed by SIGKILL"
     # It would write to a descriptor that is somebody else's by then.
     assert told == []
+
+
+@pytest.mark.parametrize(
+    ("source", "doing"),
+    [
+        ("import threading; threading.Event().wait()", "importing .*slow.py"),
+        (
+            "import asyncio\n"
+            "from slim_actors import Agent\n"
+            "class Slow(Agent, name='t/t/slow'):\n"
+            "    async def started(self, ctx): await asyncio.Event().wait()\n"
+            "    async def receive(self, message): ...\n",
+            "starting its agent",
+        ),
+    ],
+    ids=["import", "started"],
+)
+async def test_what_keeps_a_replica_from_its_start_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    endpoint: str,
+    tmp_path: Path,
+    source: str,
+    doing: str,
+) -> None:
+    (tmp_path / "slow.py").write_text(source)
+    monkeypatch.setattr(process, "_LONG", 0.1)
+
+    async def loaded(_: Report) -> None:
+        """Nothing waits here."""
+
+    plan = process.Plan(Task(str(tmp_path / "slow.py"), -1), {"SLIM_ENDPOINT": endpoint}, 0.0, loaded)
+    replica = process.Process(7, plan)
+    told = re.compile(rf"Replica 7 \(pid \d+\) has been {doing}")
+    await eventually(lambda: any(told.search(record.message) for record in caplog.records))
+    replica.kill()
+    await replica.ended

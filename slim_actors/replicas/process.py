@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -23,6 +24,10 @@ __all__ = ["End", "Plan", "Process", "ReplicaLimits"]
 
 _ABORT_WITHIN = 1.0
 _BEATS_MISSED = 4
+_LONG = 10.0
+"""Seconds after which whoever waits for a replica is told what it does: nothing else of it can be seen."""
+
+_logger = logging.getLogger("slim_actors.replicas")
 
 
 class ReplicaLimits(msgspec.Struct, frozen=True):
@@ -112,6 +117,7 @@ class Process:
         self._is_alive = True
         self._signalled: signal.Signals | None = None
         self._work: set[asyncio.Task[None]] = set()
+        self._is_long: asyncio.TimerHandle | None = None
         self.ended = asyncio.create_task(self._run(), name=f"replica {number}")
 
     @property
@@ -164,6 +170,8 @@ class Process:
                 self._signal(self._signalled)
             reports = Reports(process.reports, self._take, self._cannot_be_read)
             self._tell(msgspec.json.encode(self._assignment(process.report_to)))
+            self._begin(f"importing {self._plan.task.target}")
+            stack.callback(self._done)
             # Not for the end of a pipe: a child of the replica may hold that open for ever.
             code = await _exit_code(process)
             reports.finish()
@@ -190,8 +198,10 @@ class Process:
         self._is_alive = True
         match report.event:
             case "loaded":
+                self._done()
                 self._later(self._go(report))
             case "ready":
+                self._done()
                 self.address = report.address
                 self._ready.set()
                 if self._plan.hang_after:
@@ -213,6 +223,16 @@ class Process:
         if report.stateful and self._make_room is not None:
             await self._make_room(self)
         self._tell(b"")
+        self._begin("starting its agent, whose started may wait for something,")
+
+    def _begin(self, what: str) -> None:
+        text = "Replica %d (pid %d) has been %s for %g s."
+        loop = asyncio.get_running_loop()
+        self._is_long = loop.call_later(_LONG, _logger.warning, text, self.number, self.pid, what, _LONG)
+
+    def _done(self) -> None:
+        if self._is_long is not None:
+            self._is_long.cancel()
 
     async def _watch(self) -> None:
         """Kill the process when its event loop stands still."""
