@@ -597,10 +597,16 @@ async def test_who_is_the_only_one_of_its_name_is_told_at_once_that_it_waits_for
         await runtime.ask(Anycast("test/ns/lonely"), "x", timeout=5)
 
 
+@pytest.mark.parametrize("is_away", [False, True])
 @pytest.mark.parametrize("route", [Anycast("test/ns/nobody"), Unicast("test/ns/nobody")])
 async def test_who_waits_for_a_replica_of_a_runtime_that_is_stopped_is_told_so_and_not_cancelled(
-    test_runtime: TestRuntime, route: Anycast | Unicast
+    test_runtime: TestRuntime, route: Anycast | Unicast, *, is_away: bool
 ) -> None:
+    with pytest.raises(NoRoute):
+        await test_runtime.ask(Anycast("test/ns/somebody"), "x")
+    if is_away:
+        test_runtime.network.outage()
+
     async def read() -> None:
         async for _ in test_runtime.stream(route, "x"):
             pass
@@ -619,6 +625,22 @@ async def test_who_waits_for_a_replica_of_a_runtime_that_is_stopped_is_told_so_a
             with pytest.raises(Stopped, match="stopped before anybody was found") as stopped:
                 await task
             assert not stopped.value.may_have_run
+
+
+async def test_a_node_that_is_there_and_takes_nobody_is_tried_again_now_and_then(
+    test_runtime: TestRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = 0
+
+    async def refuse(*_: object) -> MemorySession:
+        nonlocal tries
+        tries += 1
+        raise NodeUnreachable("It takes no new connections.")
+
+    monkeypatch.setattr(MemoryPort, "connect", refuse)
+    with pytest.raises(Expired):
+        await test_runtime.ask(Unicast("test/ns/nobody"), "x", timeout=2)
+    assert 2 <= tries <= 20
 
 
 @pytest.mark.parametrize("times", [1, 2])

@@ -383,7 +383,7 @@ class Router:
             try:
                 return await acquire()
             except NodeUnreachable:
-                await self._transport.available()
+                await self._origin.returned()
 
 
 async def _failed(error: Exception) -> NoReturn:
