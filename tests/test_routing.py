@@ -252,8 +252,36 @@ async def test_where_nobody_comes_or_goes_discovery_is_hardly_asked(
             await runtime.ask(ECHO, 1)
             # On the virtual clock: a minute in all.
             await asyncio.sleep(0.2)
-    # Two each time: one replica, and one more that there may be. After 2 s, 4 s more, 8, 16, 30.
-    assert 2 <= set_ups <= 10
+    # Two each time: one replica, and one more that there may be. After 2 s, 4 s more, 8, 16, 30. And one of
+    # the replica's own, which tells others of its name that it has come.
+    assert 2 <= set_ups <= 11
+
+
+async def test_a_lone_replica_costs_its_caller_four_set_ups_however_fast_it_asks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    set_ups = 0
+    connect = MemoryPort.connect
+
+    async def slow(self: MemoryPort, target: Address, options: SessionOptions) -> MemorySession:
+        nonlocal set_ups
+        set_ups += 1
+        # So that messages come while others are looked for.
+        await asyncio.sleep(0.05)
+        return await connect(self, target, options)
+
+    async with TestRuntime() as runtime:
+        await runtime.spawn(Echo)
+        # The replica tells of itself, in vain.
+        await asyncio.sleep(1.0)
+        monkeypatch.setattr(MemoryPort, "connect", slow)
+        await runtime.ask(ECHO, 1)
+        await runtime.ask(ECHO, 2)
+        # Its set-up led to the same one, so it is looked round once more, for all that come meanwhile.
+        await asyncio.gather(*(runtime.ask(ECHO, number) for number in range(20)))
+        assert len(await answered_by(runtime, ECHO, 5)) == 1
+    # The first message, the second, and two at once: one for the known replica, one for another.
+    assert set_ups == 4
 
 
 async def test_newcomers_are_told_of_and_callers_look_for_them(

@@ -35,8 +35,9 @@ class Discovery:
 
     SLIM chooses a replica once, when a session is set up, and goes round the replicas with each set-up. So
     the first messages take a fresh session each, until that leads to a replica that is known already and one
-    more round shows nobody new: then all are known. After that it is time to look for more when a known one
-    says that somebody has come, when one is lost, and ever more rarely otherwise.
+    more round, for which all others wait a moment, shows nobody new: then all are known. After that it is
+    time to look for more when a known one says that somebody has come, when one is lost, and ever more rarely
+    otherwise.
 
     Args:
         find: Opens a session to the replica that SLIM picks next.
@@ -83,8 +84,7 @@ class Discovery:
     @property
     def is_of_use(self) -> bool:
         """Whether there is a live replica, or one is being looked for."""
-        is_exploring = self._explorer is not None and not self._explorer.done()
-        return bool(self._setups or self.live) or is_exploring
+        return bool(self._setups or self.live) or self._is_exploring
 
     @property
     def usable(self) -> list[Peer]:
@@ -139,6 +139,10 @@ class Discovery:
         await asyncio.gather(*(peer.close() for peer in self.known.values()))
 
     @property
+    def _is_exploring(self) -> bool:
+        return self._explorer is not None and not self._explorer.done()
+
+    @property
     def _have_all_left(self) -> bool:
         """Whether everybody who was known is stopping, or has stopped."""
         return not self.usable and bool(self.known or self._left)
@@ -148,20 +152,24 @@ class Discovery:
         if self.is_complete and self.usable:
             if self._loop.time() >= self.look_at:
                 self.explore()
+        elif self._is_exploring and self.usable:
+            # Whoever else there is will be found, and a set-up of its own would be one more to wait for.
+            await self._wait_for_others()
         elif len(self._setups) < _SETUPS_AT_ONCE:
-            setup = self._set_up()
+            began, setup = self._loop.time(), self._set_up()
             await self._wait([setup], _WAIT_FOR_OTHERS if self.usable else None)
-            if not setup.done() or (_failure(setup) is None and not setup.result()):
-                # Nobody new came up. Others may have moved SLIM on, so go round once more.
+            nobody_new = not setup.done() or (_failure(setup) is None and not setup.result())
+            if nobody_new and not (self.is_complete and self._looked_at >= began):
+                # Others may have moved SLIM on, so go round once more.
                 self.explore()
         elif not self.usable:
             setups = list(self._setups)
             await self._wait_together(setups, _WAIT_FOR_OTHERS)
             if not self.usable:
                 await self._wait(setups)
-        elif all(peer.outstanding >= busy_from for peer in self.usable) and (patience := self._patience()):
+        elif all(peer.outstanding >= busy_from for peer in self.usable):
             # Of a burst that comes before all are known, all should have their part.
-            await self._wait_together([self.explore()], patience)
+            await self._wait_for_others()
 
     async def _look_round(self) -> None:
         """Find somebody in the place of replicas that are leaving, or that are refused here.
@@ -257,11 +265,12 @@ class Discovery:
         self.look_at = min(self.look_at, self._looked_at + _LOOK_AGAIN.pause(self._in_vain))
         self._in_vain += 1
 
-    def _patience(self) -> float:
-        """Give how many seconds a message may wait for others to be found, though somebody is known."""
+    async def _wait_for_others(self) -> None:
+        """Let a message wait for others to be found, though somebody is known; not for long."""
         now = self._loop.time()
         self._patient_until = min(self._patient_until, now + _WAIT_FOR_OTHERS)
-        return max(0.0, self._patient_until - now)
+        if self._patient_until > now:
+            await self._wait_together([self.explore()], self._patient_until - now)
 
     async def _wait_together(self, tasks: Iterable[asyncio.Task[object]], timeout: float) -> None:
         # One wait for a whole burst: one for each message would take longer than to handle them.
