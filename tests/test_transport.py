@@ -247,12 +247,31 @@ async def test_the_watch_goes_on_although_somebody_stumbles_over_the_return_of_t
         raise LookupError("of somebody else's making")
 
     transport.on_return(stumble)
-    probe: Any = Probe()
-    watch = asyncio.create_task(transport._watch(probe))
+    monkeypatch.setattr(transport, "_probe", Probe())
+    watch = asyncio.create_task(transport._watch())
     await eventually(lambda: len(returns) >= 3 or watch.done())
     assert returns[:3] == [True, True, True]
     assert "The watch over the SLIM node stumbled" in caplog.text
     watch.cancel()
+
+
+async def test_a_node_that_goes_before_the_watch_began_is_away_until_it_is_back() -> None:
+    endpoint = Endpoint.parse(free_endpoint())
+    node = SlimNode(endpoint)
+    await node.start()
+    transport = SlimTransport(Connection(endpoint), SharedSecret(SECRET))
+    returns: list[bool] = []
+    transport.on_return(lambda: returns.append(True))
+    port = await transport.open("test/ns/early")
+    await node.stop()
+    assert not await transport.check()
+    node = SlimNode(endpoint)
+    await node.start()
+    await eventually(lambda: bool(returns), within=20)
+    assert transport.is_available
+    assert await port.reachable()
+    await transport.close()
+    await node.stop()
 
 
 async def test_a_port_that_is_blocked_holds_up_the_others_for_seconds_not_for_looks() -> None:

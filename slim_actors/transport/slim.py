@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from slim_actors.credentials import Refused, credentials_of
 from slim_actors.endpoints import Endpoint, no_node
+from slim_actors.errors import NodeUnreachable
 from slim_actors.identity import Identity, SharedSecret, StaticJwt
 from slim_actors.transport.bindings import no_delay, warm_up
 from slim_actors.transport.port import LOOK_EVERY, SlimPort
@@ -61,7 +62,7 @@ class SlimTransport:
         self._returned: list[Callable[[], None]] = []
         self._up = asyncio.Event()
         self._up.set()
-        self._opening = asyncio.Lock()
+        self._probing = asyncio.Lock()
         self._probe: SlimPort | None = None
         self._watcher: asyncio.Task[None] | None = None
         if isinstance(identity, SharedSecret) and not connection.endpoint.is_local:
@@ -80,30 +81,11 @@ class SlimTransport:
 
     async def open(self, name: str, subject: str = "") -> SlimPort:
         """See `Transport.open`."""
-        # Both join at once: the first message of a process waits for that.
-        watched = asyncio.ensure_future(self._begin_to_watch())
-        try:
-            port = await self._join(name, subject)
-        except BaseException:
-            watched.cancel()
-            await asyncio.gather(watched, return_exceptions=True)
-            raise
-        try:
-            await watched
-        except BaseException:
-            await port.close()
-            raise
+        port = await self._join(name, subject)
         self._ports.append(port)
+        if self._watcher is None:
+            self._watcher = asyncio.create_task(self._watch(), name="slim-watch")
         return port
-
-    async def _begin_to_watch(self) -> None:
-        """Begin with the watch over the node, if that has not begun."""
-        # Of two ports that come first together, one waits for what the other has begun.
-        async with self._opening:
-            if self._probe is None:
-                # A port without traffic: what blocks the others must not pass for an outage.
-                self._probe = await self._join(_PROBE)
-                self._watcher = asyncio.create_task(self._watch(self._probe), name="slim-watch")
 
     async def _join(self, name: str, subject: str = "") -> SlimPort:
         if not await self.endpoint.listening():
@@ -135,7 +117,7 @@ class SlimTransport:
 
     async def check(self) -> bool:
         """See `Transport.check`. If the node is away, the watch sees to the repair."""
-        if self._up.is_set() and self._probe is not None and not await self._probe.reachable():
+        if self._up.is_set() and not await self._is_there():
             self._up.clear()
         return self._up.is_set()
 
@@ -149,21 +131,23 @@ class SlimTransport:
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.wait([self._watcher])
-        ports = [*self._ports, self._probe] if self._probe is not None else self._ports
-        await asyncio.gather(*(port.close() for port in ports))
+        await asyncio.gather(*(port.close() for port in self._ports))
+        # Only now: a port that sets up a session may have been about to open it.
+        if self._probe is not None:
+            await self._probe.close()
 
-    async def _watch(self, probe: SlimPort) -> None:
+    async def _watch(self) -> None:
         for turn in itertools.count():
             await asyncio.sleep(_WATCH_INTERVAL)
             try:
                 no_delay.apply()
-                if self._up.is_set() and await probe.reachable():
+                if self._up.is_set() and await self._is_there():
                     if self._ports:
                         await self._ports[turn % len(self._ports)].reconnect_if_given_up()
                     continue
                 self._up.clear()
                 _logger.warning("The SLIM node at %s is away; what is sent waits for it.", self.endpoint)
-                await self._repair(probe)
+                await self._repair()
                 self._up.set()
                 _logger.warning("The SLIM node at %s is back.", self.endpoint)
                 for callback in list(self._returned):
@@ -172,9 +156,23 @@ class SlimTransport:
                 # Whatever it was: without the watch nobody would ever reconnect.
                 _logger.exception("The watch over the SLIM node stumbled")
 
-    async def _repair(self, probe: SlimPort) -> None:
-        while not await probe.reachable():
-            await probe.reconnect_if_given_up()
+    async def _is_there(self) -> bool:
+        """Tell whether the node answers the probe."""
+        # Of two that come first together, one waits for the port that the other opens.
+        async with self._probing:
+            if self._probe is None:
+                # A port without traffic: what blocks the others must not pass for an outage. It is not opened
+                # at the start, for the first message of a process would wait for it.
+                try:
+                    self._probe = await self._join(_PROBE)
+                except NodeUnreachable:
+                    return False
+        return await self._probe.reachable()
+
+    async def _repair(self) -> None:
+        while not await self._is_there():
+            if self._probe is not None:
+                await self._probe.reconnect_if_given_up()
             no_delay.apply()
             await asyncio.sleep(LOOK_EVERY)
         await asyncio.gather(*(port.come_back() for port in list(self._ports)))
