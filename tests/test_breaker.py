@@ -121,12 +121,13 @@ async def test_a_replica_that_fails_is_left_out_and_gets_its_part_again_when_it_
     assert any("again" in record.message and instance in record.message for record in caplog.records)
 
 
-async def test_a_replica_that_begins_to_fail_gets_half_as_much_as_the_others(runtime: Runtime) -> None:
-    (broken, _), *_ = await replicas(runtime, nothing, nothing, nothing)
+async def test_a_replica_that_begins_to_fail_gets_half_as_much_as_the_others(memory: Runtime) -> None:
+    # On the virtual clock: a stall of this machine would count against whoever was asked in that moment.
+    (broken, _), *_ = await replicas(memory, nothing, nothing, nothing)
     # So that all are known, and nobody has anything to catch up with.
-    await ask_many(runtime, 12, Work())
+    await ask_many(memory, 12, Work())
     broken.mood = fails
-    went = [await ask_many(runtime, 1, Work()) for _ in range(30)]
+    went = [await ask_many(memory, 1, Work()) for _ in range(30)]
     failed = [number for number, had in enumerate(went) if had["errors"]]
     # From the third failure on the others have two turns for each of its own, and from the seventh all.
     assert [later - earlier for earlier, later in pairwise(failed)] == [3, 3, 5, 5, 5, 5]
